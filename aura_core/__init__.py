@@ -1,0 +1,1 @@
+"""What an integration is, and how one is found, connected, refreshed and revoked."""

@@ -1,0 +1,1 @@
+"""The static facts of an integration, readable without importing its code."""
