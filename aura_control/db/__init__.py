@@ -1,0 +1,3 @@
+"""Storage: the tables, every query, and the migrations."""
+
+from __future__ import annotations
