@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from aura_control.db.types import Base, names
+from aura_control.db.columns import Base, names
 
 __all__ = [
     "NEXT_STATES",

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from aura_control.db.types import Base
+from aura_control.db.columns import Base
 
 __all__ = ["AuditHead", "AuditLog", "Event"]
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from aura_control.db.types import Base
+from aura_control.db.columns import Base
 
 __all__ = ["ApiToken", "Tenant", "TenantKey", "User"]
 

@@ -53,8 +53,10 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-Json: TypeEngine[Any] = JSON().with_variant(JSONB(), "postgresql")
-"""A JSON document."""
+Json: TypeEngine[Any] = JSON(none_as_null=True).with_variant(
+    JSONB(none_as_null=True), "postgresql"
+)
+"""A JSON document; None is NULL."""
 
 TextList: TypeEngine[Any] = JSON().with_variant(ARRAY(Text()), "postgresql")
 """A list of strings: ``TEXT[]`` where the database has it."""
