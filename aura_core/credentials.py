@@ -1,0 +1,118 @@
+"""Credentials in memory: the envelope that adapters see and the payload that a machine gets.
+
+Secrets are ``pydantic.SecretStr`` wherever they are held: their repr, str and JSON dump are
+asterisks, so a forgotten log line shows nothing. ``get_secret_value()`` is the one way out, and
+easy to search for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer
+
+from aura_core.manifest import AuthMethod, Manifest, Placement, RateLimit, Rule, template_variables
+
+__all__ = ["BrokerBinding", "CredentialEnvelope", "CredentialPayload", "bind", "fill"]
+
+
+class CredentialEnvelope(BaseModel):
+    """One row of ``integrations`` with typed access; encrypted and decrypted values apart.
+
+    ``secrets`` holds what has been decrypted for the step at hand and nothing else:
+    ``access_token`` and ``refresh_token`` of an OAuth connection, or the fields the user typed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    integration_id: str
+    user_id: str
+    provider: str
+    auth_id: str
+    encrypted_access_token: str | None = Field(default=None, repr=False)
+    encrypted_refresh_token: str | None = Field(default=None, repr=False)
+    secrets: Mapping[str, SecretStr] = Field(default_factory=lambda: MappingProxyType({}))
+    token_expiry: datetime | None = None
+    scopes: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = Field(default_factory=lambda: MappingProxyType({}))
+    variables: Mapping[str, str] = Field(default_factory=lambda: MappingProxyType({}))
+    """Values for the manifest's templated URLs."""
+    connected_at: datetime | None = None
+
+    @property
+    def access_token(self) -> SecretStr | None:
+        return self.secrets.get("access_token")
+
+    @property
+    def refresh_token(self) -> SecretStr | None:
+        return self.secrets.get("refresh_token")
+
+    def is_expired(self, now: datetime) -> bool:
+        """Whether the token's life is over; a token without expiry never is."""
+        return self.token_expiry is not None and self.token_expiry <= now
+
+
+class BrokerBinding(BaseModel):
+    """The manifest's facts that the broker needs, with every template but the secrets' filled in.
+
+    It travels inside the sealed credential, so a token and the places it may go to are one value:
+    nobody who controls one can change the other.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    provider: str
+    base_url: str
+    hosts: tuple[str, ...]
+    placements: tuple[Placement, ...]
+    headers: Mapping[str, str] = Field(default_factory=dict)
+    query: Mapping[str, str] = Field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    rate_limit: RateLimit = RateLimit()
+    relocations: Mapping[str, str] = Field(default_factory=dict)
+
+
+class CredentialPayload(BaseModel):
+    """Plaintext of a delivered credential. ``fields`` are those that ``binding.placements`` name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    kind: Literal["credential"] = "credential"
+    connection_id: str
+    provider: str
+    connection_revision: int
+    fields: Mapping[str, SecretStr]
+    expires_at: datetime | None = None
+    scopes: tuple[str, ...] = ()
+    binding: BrokerBinding
+
+    @field_serializer("fields", when_used="json")
+    def _reveal(self, fields: Mapping[str, SecretStr]) -> dict[str, str]:
+        # The one serialisation that shows them: its bytes go straight into HPKE.
+        return {name: secret.get_secret_value() for name, secret in fields.items()}
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """Fill ``{variables}``; raises ``KeyError`` naming a missing one. Values are inserted as is:
+    they were checked against their variable's pattern when they were accepted."""
+    for name in template_variables(template):
+        template = template.replace("{" + name + "}", values[name])
+    return template
+
+
+def bind(manifest: Manifest, method: AuthMethod, variables: Mapping[str, str]) -> BrokerBinding:
+    """The binding of one connection. Raises ``KeyError`` for a variable without a value."""
+    return BrokerBinding(
+        provider=manifest.id,
+        base_url=fill(manifest.api.base_url, variables),
+        hosts=tuple(fill(host, variables) for host in manifest.hosts),
+        placements=method.placements,
+        headers={k: fill(v, variables) for k, v in manifest.api.headers.items()},
+        query={k: fill(v, variables) for k, v in manifest.api.query.items()},
+        rules=manifest.api.rules,
+        rate_limit=manifest.api.rate_limit,
+        relocations=dict(manifest.relocations),
+    )

@@ -1,0 +1,220 @@
+"""Errors, named after the caller's next move.
+
+    AuraError
+    ├── ConfigurationError          the operator changes a setting
+    │   └── ManifestError           ... in a manifest: says file, key and reason
+    ├── PluginError                 the plugin's author mends the plugin
+    │   └── DuplicateIntegration    ... or the operator uninstalls one of two
+    ├── InvalidInput                the caller sends something else
+    ├── NotFound                    the caller asks for something that exists
+    ├── Conflict                    the caller looks at the present state first
+    ├── AuthenticationRequired      the caller signs in
+    ├── PermissionDenied            the owner widens the agent's permissions, or nobody does
+    ├── CredentialError
+    │   ├── ReauthorizationRequired the user connects the account again
+    │   └── RefreshFailed           the caller tries again later; nothing is lost
+    ├── ProviderError
+    │   ├── ProviderUnavailable     the caller tries again
+    │   ├── RateLimited             the caller tries again after ``retry_after`` seconds
+    │   └── ProviderRejected        the caller changes the request
+    ├── ComputeError                the caller tries again; what was made is recorded
+    ├── EnvelopeError               nobody can open it: treat the credential as lost
+    └── WireError                   a message between control plane and machine is refused
+        ├── MalformedMessage, MessageTooLarge, BearerRejected, SignatureInvalid, WrongRecipient
+        └── StaleRevision, RevisionConflict     ... with the revision that is ``stored``
+
+A message is written for a person and never holds a secret. ``hint`` says what to do next.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AuraError",
+    "AuthenticationRequired",
+    "BearerRejected",
+    "ComputeError",
+    "ConfigurationError",
+    "Conflict",
+    "CredentialError",
+    "DuplicateIntegration",
+    "EnvelopeError",
+    "InvalidInput",
+    "MalformedMessage",
+    "ManifestError",
+    "MessageTooLarge",
+    "NotFound",
+    "PermissionDenied",
+    "PluginError",
+    "ProviderError",
+    "ProviderRejected",
+    "ProviderUnavailable",
+    "RateLimited",
+    "ReauthorizationRequired",
+    "RefreshFailed",
+    "RevisionConflict",
+    "SignatureInvalid",
+    "StaleRevision",
+    "WireError",
+    "WrongRecipient",
+]
+
+
+class AuraError(Exception):
+    """Base of all errors that Aura raises on purpose."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message} {self.hint}"
+
+
+class ConfigurationError(AuraError):
+    """A setting is missing or wrong."""
+
+
+class ManifestError(ConfigurationError):
+    """A manifest is not usable: ``source`` (file), ``key`` (dotted) and ``reason`` say where and why."""
+
+    def __init__(self, *, source: str, key: str, reason: str, hint: str | None = None) -> None:
+        where = f"{source}: {key}" if key else source
+        super().__init__(f"{where}: {reason}", hint=hint)
+        self.source = source
+        self.key = key
+        self.reason = reason
+
+
+class PluginError(AuraError):
+    """A plugin cannot be loaded or broke its contract."""
+
+
+class DuplicateIntegration(PluginError):
+    """Two distributions offer the same id; the message names both."""
+
+
+class InvalidInput(AuraError):
+    """What the caller sent cannot be used. ``fields`` maps a dotted path to what is wrong there."""
+
+    def __init__(
+        self, message: str, *, fields: dict[str, str] | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.fields = fields or {}
+
+
+class NotFound(AuraError):
+    """It does not exist, or not for this caller: the two cannot be told apart on purpose."""
+
+
+class Conflict(AuraError):
+    """The present state does not allow it."""
+
+
+class AuthenticationRequired(AuraError):
+    """No valid API token came with the request."""
+
+
+class PermissionDenied(AuraError):
+    """A rule refuses the call; ``rule`` is a stable name such as ``scope:email:send``."""
+
+    def __init__(self, message: str, *, rule: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.rule = rule
+
+
+class CredentialError(AuraError):
+    """A credential cannot be used now."""
+
+
+class ReauthorizationRequired(CredentialError):
+    """The provider will not accept this credential again; only the user can mend it."""
+
+
+class RefreshFailed(CredentialError):
+    """A refresh did not succeed but may later; the stored tokens are untouched."""
+
+
+class ProviderError(AuraError):
+    """The provider answered with an error, or not at all."""
+
+
+class ProviderUnavailable(ProviderError):
+    """Network failure, time-out or 5xx."""
+
+
+class RateLimited(ProviderError):
+    """The provider asks to slow down; ``retry_after`` is in seconds."""
+
+    def __init__(self, message: str, *, retry_after: float, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class ProviderRejected(ProviderError):
+    """The provider refused the request; ``status`` is its HTTP status, ``code`` its error code."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.code = code
+
+
+class ComputeError(AuraError):
+    """A compute could not do what was asked; ``retryable`` says whether asking again may help."""
+
+    def __init__(self, message: str, *, retryable: bool, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retryable = retryable
+
+
+class EnvelopeError(AuraError):
+    """An encrypted value does not open: damaged, moved, rolled back, or its key is gone."""
+
+
+class WireError(AuraError):
+    """A message between control plane and machine is refused."""
+
+
+class MalformedMessage(WireError):
+    """Not the shape that the protocol fixes."""
+
+
+class MessageTooLarge(WireError):
+    """Longer than the protocol allows."""
+
+
+class BearerRejected(WireError):
+    """The gateway token is missing or wrong."""
+
+
+class SignatureInvalid(WireError):
+    """The signature does not verify under a known key."""
+
+
+class WrongRecipient(WireError):
+    """Sealed for another instance or another key."""
+
+
+class StaleRevision(WireError):
+    """Older than what is stored; ``stored`` is that revision."""
+
+    def __init__(self, message: str, *, stored: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.stored = stored
+
+
+class RevisionConflict(WireError):
+    """Same revision, other content: somebody forges or forgot; ``stored`` is that revision."""
+
+    def __init__(self, message: str, *, stored: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.stored = stored

@@ -1,0 +1,81 @@
+"""Manifests: the static facts of integrations (TOML), checked and frozen.
+
+The reference of all keys is the models themselves: :class:`Manifest` and what it is made of.
+"""
+
+from __future__ import annotations
+
+from aura_core.manifest._auth import (
+    ApiKeyAuth,
+    AuthMethod,
+    BasicAuth,
+    ClientCredentialsAuth,
+    CodeAuth,
+    OAuth2Auth,
+    OAuthClient,
+    TokenExchangeAuth,
+    WebhookAuth,
+)
+from aura_core.manifest._base import is_loopback, template_variables
+from aura_core.manifest._load import load_manifest
+from aura_core.manifest._model import Manifest
+from aura_core.manifest._oauth import (
+    Authorization,
+    ErrorInSuccess,
+    ExchangeStep,
+    RefreshTokens,
+    Revocation,
+    TokenEndpoint,
+    TokenResponse,
+)
+from aura_core.manifest._request import (
+    BEARER,
+    OUTBOUND,
+    Api,
+    Call,
+    Environment,
+    KeyField,
+    McpServer,
+    Placement,
+    RateLimit,
+    Rule,
+    Skill,
+    ToolFacts,
+    Variable,
+)
+
+__all__ = [
+    "BEARER",
+    "OUTBOUND",
+    "Api",
+    "ApiKeyAuth",
+    "AuthMethod",
+    "Authorization",
+    "BasicAuth",
+    "Call",
+    "ClientCredentialsAuth",
+    "CodeAuth",
+    "Environment",
+    "ErrorInSuccess",
+    "ExchangeStep",
+    "KeyField",
+    "Manifest",
+    "McpServer",
+    "OAuth2Auth",
+    "OAuthClient",
+    "Placement",
+    "RateLimit",
+    "RefreshTokens",
+    "Revocation",
+    "Rule",
+    "Skill",
+    "TokenEndpoint",
+    "TokenExchangeAuth",
+    "TokenResponse",
+    "ToolFacts",
+    "Variable",
+    "WebhookAuth",
+    "is_loopback",
+    "load_manifest",
+    "template_variables",
+]

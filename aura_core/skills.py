@@ -1,0 +1,252 @@
+"""Skills: what an integration puts on an agent's machine, and the archive that carries it.
+
+A skill is a folder with ``SKILL.md`` (front matter ``name`` and ``description``, as OpenClaw
+2026.9 reads it), a command line, and the plugin's own ``tools.py``. Code that skills share is the
+daemon's (``aura_core`` in its virtual environment), so twenty skills stay small.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import lzma
+import posixpath
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from aura_core.errors import InvalidInput
+from aura_core.manifest import Manifest
+from aura_core.tools import Tool
+
+__all__ = [
+    "MAX_UNPACKED",
+    "VmCaddyRoute",
+    "VmSkillManifest",
+    "VmSystemdService",
+    "VmWriteFile",
+    "build_skill",
+    "by_claim",
+    "pack_skills",
+    "skill_digest",
+    "unpack_skills",
+]
+
+MAX_UNPACKED = 16 * 1024 * 1024
+"""Bytes that an archive may unpack to: a small archive must not fill a machine's disk."""
+
+_OPEN_ROOTS = ("/var/lib/agent/", "/etc/aura/skills/")
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VmWriteFile(_Value):
+    """A file. ``path`` is relative to the skill's folder, or absolute below
+    ``/var/lib/agent/`` or ``/etc/aura/skills/``: a skill has no business elsewhere."""
+
+    path: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    content: str
+    permissions: Annotated[str, StringConstraints(pattern=r"^0[0-7]{3}$")] = "0644"
+
+    @field_validator("path")
+    @classmethod
+    def _inside(cls, path: str) -> str:
+        if path != posixpath.normpath(path) or path.startswith("..") or "\\" in path:
+            raise ValueError("is not a plain path")
+        if path.startswith("/") and not path.startswith(_OPEN_ROOTS):
+            raise ValueError(f"lies outside {' and '.join(_OPEN_ROOTS)}")
+        if not path.isprintable():
+            raise ValueError("holds unprintable characters")
+        return path
+
+    @field_validator("permissions")
+    @classmethod
+    def _no_special_bits(cls, text: str) -> str:
+        if int(text, 8) & 0o022:
+            raise ValueError("lets others write")
+        return text
+
+
+class VmSystemdService(_Value):
+    """A unit of the skill's own; it always runs as the agent's user, which composing enforces."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9@_.-]{0,62}$")]
+    unit_file_content: Annotated[str, StringConstraints(min_length=1, max_length=16384)]
+
+
+class VmCaddyRoute(_Value):
+    """A path that the machine's web server hands to a port of the skill's."""
+
+    match_path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9/_.-]{1,127}\*?$")]
+    upstream_port: Annotated[int, Field(ge=1024, le=65535)]
+    rewrite_path: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9/_.-]{0,127}$")] | None = (
+        None
+    )
+
+    @field_validator("match_path")
+    @classmethod
+    def _not_reserved(cls, path: str) -> str:
+        if ".." in path or path.startswith(("/internal", "/health")):
+            raise ValueError("is reserved for the daemon")
+        return path
+
+
+class VmSkillManifest(_Value):
+    """Everything that one integration puts on a machine. Nothing in it is secret."""
+
+    skill_dir_name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    provider: str
+    command: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] | None = None
+    write_files: tuple[VmWriteFile, ...]
+    services: tuple[VmSystemdService, ...] = ()
+    caddy_routes: tuple[VmCaddyRoute, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_skill_md(self) -> Self:
+        paths = [file.path for file in self.write_files]
+        if "SKILL.md" not in paths:
+            raise ValueError("a skill has a SKILL.md")
+        if len(set(paths)) != len(paths):
+            raise ValueError("a path is written twice")
+        return self
+
+
+_COMMAND = """\
+#!/bin/sh
+# Calls go through the daemon's socket: no credential is in this process, and none can be.
+exec "${AURA_PYTHON:-/opt/aura/bin/python}" -I -m aura_core.skillcli "$(dirname "$0")/.." "$@"
+"""
+
+
+def build_skill(
+    manifest: Manifest, tools: Sequence[Tool], tools_source: str
+) -> VmSkillManifest | None:
+    """The skill of an integration, or ``None`` where its manifest declares none.
+
+    ``tools_source`` is the text of the plugin's ``tools_module``; it is copied as it is.
+    """
+    if manifest.skill is None:
+        return None
+    skill = manifest.skill
+    facts = {"provider": manifest.id, "name": manifest.name, "command": skill.command}
+    files = [
+        VmWriteFile(path="SKILL.md", content=_skill_md(manifest, tools)),
+        VmWriteFile(path="skill.json", content=json.dumps(facts, sort_keys=True) + "\n"),
+        VmWriteFile(path=f"bin/{skill.command}", content=_COMMAND, permissions="0755"),
+    ]
+    if tools:
+        files.append(VmWriteFile(path="tools.py", content=tools_source))
+    return VmSkillManifest(
+        skill_dir_name=skill.dir_name,
+        provider=manifest.id,
+        command=skill.command,
+        write_files=tuple(files),
+    )
+
+
+def _skill_md(manifest: Manifest, tools: Sequence[Tool]) -> str:
+    assert manifest.skill is not None
+    command = "{baseDir}/bin/" + manifest.skill.command
+    lines = [
+        "---",
+        f"name: {manifest.skill.dir_name}",
+        f"description: {json.dumps(manifest.skill.description)}",
+        "---",
+        f"# {manifest.name}",
+        "",
+        f"Run `{command} <tool> [--argument value ...]`. Answers are JSON on standard output;",
+        "exit code 1 means that the call was refused or failed, and standard error says why.",
+        f"You need no key or token: the machine adds it. `{command} call METHOD PATH` makes any",
+        "other call to this provider that your permissions allow.",
+        "",
+    ]
+    for tool in tools:
+        lines += [f"## {tool.name}", "", tool.description, ""]
+        schema = tool.schema()
+        for name, prop in schema.get("properties", {}).items():
+            need = "required" if name in schema.get("required", ()) else "optional"
+            kind = prop.get("type", "value")
+            lines.append(
+                f"- `--{name.replace('_', '-')}` ({kind}, {need}): {prop.get('description', name)}"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def pack_skills(skills: Sequence[VmSkillManifest]) -> bytes:
+    """A deterministic ``tar.xz`` of the skills' own folders (files with relative paths)."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for skill in sorted(skills, key=lambda s: s.skill_dir_name):
+            for file in sorted(skill.write_files, key=lambda f: f.path):
+                if file.path.startswith("/"):
+                    continue
+                entry = tarfile.TarInfo(f"{skill.skill_dir_name}/{file.path}")
+                content = file.content.encode()
+                entry.size, entry.mode = len(content), int(file.permissions, 8)
+                archive.addfile(entry, io.BytesIO(content))
+    return lzma.compress(raw.getvalue(), preset=9 | lzma.PRESET_EXTREME)
+
+
+def skill_digest(skill: VmSkillManifest) -> str:
+    """SHA-256 (hex) of the packed skill: what says whether a machine has it already."""
+    return hashlib.sha256(pack_skills([skill])).hexdigest()
+
+
+def unpack_skills(archive: bytes, target: Path) -> tuple[str, ...]:
+    """Unpack below ``target``; answers the names of the skills' folders.
+
+    Only plain files with relative paths are accepted, and no more than :data:`MAX_UNPACKED` bytes:
+    the archive is code for the agent's user, but it is unpacked by somebody with more rights.
+    Raises :class:`InvalidInput`; nothing is written before the whole archive has been read.
+    """
+    found: dict[str, tuple[bytes, int]] = {}
+    try:
+        plain = lzma.LZMADecompressor().decompress(archive, max_length=MAX_UNPACKED + 1)
+        if len(plain) > MAX_UNPACKED:
+            raise InvalidInput("The skills archive unpacks to too much.")
+        with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as tar:
+            for entry in tar:
+                name = posixpath.normpath(entry.name)
+                if not entry.isfile() or name != entry.name or name.startswith(("/", "..")):
+                    raise InvalidInput("The skills archive holds something other than plain files.")
+                handle = tar.extractfile(entry)
+                assert handle is not None
+                found[name] = (handle.read(), entry.mode & 0o755)
+    except (tarfile.TarError, lzma.LZMAError, EOFError):
+        raise InvalidInput("The skills archive is damaged.") from None
+    for name, (content, mode) in found.items():
+        path = target / name
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        path.write_bytes(content)
+        path.chmod(mode)
+    return tuple(sorted({name.split("/")[0] for name in found}))
+
+
+def by_claim(skills: Sequence[VmSkillManifest]) -> Mapping[str, list[str]]:
+    """What each skill claims on the machine (file, unit, route, port) to the skills that do."""
+    claims: dict[str, list[str]] = {}
+    for skill in skills:
+        own = {f"folder {skill.skill_dir_name}"}
+        own |= {f"file {f.path}" for f in skill.write_files if f.path.startswith("/")}
+        own |= {f"unit {s.name}" for s in skill.services}
+        own |= {f"route {r.match_path}" for r in skill.caddy_routes}
+        own |= {f"port {r.upstream_port}" for r in skill.caddy_routes}
+        if skill.command:
+            own.add(f"command {skill.command}")
+        for claim in own:
+            claims.setdefault(claim, []).append(skill.skill_dir_name)
+    return claims
