@@ -1,3 +1,1 @@
-"""Storage: the tables, every query, and the migrations."""
-
-from __future__ import annotations
+"""The tables of the control plane, and every query made of them."""

@@ -11,12 +11,17 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, event, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import Session
 
+from aura_control.db.columns import utc_now
 from aura_control.db.journal import AuditKey
 from aura_control.db.transaction import Transaction
-from aura_control.db.columns import utc_now
 from aura_core.errors import ConfigurationError
 
 __all__ = ["Database", "database_url", "open_engine"]

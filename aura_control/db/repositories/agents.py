@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import delete, insert, select, update
 
+from aura_control.db.columns import new_id
 from aura_control.db.models import Agent, AgentIntegration
 from aura_control.db.repositories.base import Repository
-from aura_control.db.columns import new_id
 from aura_core.errors import NotFound
 
 __all__ = ["Agents"]
@@ -35,7 +35,7 @@ class Agents(Repository):
     ) -> Agent:
         """Adds an agent of one of the tenant's users; its instances are created apart."""
         await self._require_user(tenant_id, user_id)
-        agent = await self._one(
+        agent = await self._written(
             insert(Agent)
             .values(
                 id=new_id(),
@@ -52,7 +52,6 @@ class Agents(Repository):
             )
             .returning(Agent)
         )
-        assert agent is not None
         await self._audit(tenant_id, agent.id, "agent.created", actor, {"name": name})
         return agent
 
@@ -86,27 +85,21 @@ class Agents(Repository):
             .where(Agent.id == agent_id, Agent.tenant_id == tenant_id)
             .values(**changes, updated_at=self._now)
         )
-        await self._audit(
-            tenant_id, agent_id, "agent.updated", actor, {"fields": sorted(changes)}
-        )
+        await self._audit(tenant_id, agent_id, "agent.updated", actor, {"fields": sorted(changes)})
         return await self.get(tenant_id=tenant_id, agent_id=agent_id)
 
     async def delete(self, *, tenant_id: str, agent_id: str, actor: str) -> bool:
         """Whether there was an agent to delete; its machines are destroyed apart."""
         done = await self._changed(
             update(Agent)
-            .where(
-                Agent.id == agent_id, Agent.tenant_id == tenant_id, Agent.deleted_at.is_(None)
-            )
+            .where(Agent.id == agent_id, Agent.tenant_id == tenant_id, Agent.deleted_at.is_(None))
             .values(deleted_at=self._now, updated_at=self._now)
         )
         if done:
             await self._audit(tenant_id, agent_id, "agent.deleted", actor, {})
         return done
 
-    async def enable(
-        self, *, tenant_id: str, agent_id: str, provider: str, actor: str
-    ) -> bool:
+    async def enable(self, *, tenant_id: str, agent_id: str, provider: str, actor: str) -> bool:
         """Lets the agent use its user's connection; whether that is new. Raises NotFound."""
         await self.get(tenant_id=tenant_id, agent_id=agent_id)
         added = await self._one(
@@ -121,16 +114,12 @@ class Agents(Repository):
             )
         return added is not None
 
-    async def disable(
-        self, *, tenant_id: str, agent_id: str, provider: str, actor: str
-    ) -> bool:
+    async def disable(self, *, tenant_id: str, agent_id: str, provider: str, actor: str) -> bool:
         """Takes it back; whether the agent had it. Raises NotFound."""
         await self.get(tenant_id=tenant_id, agent_id=agent_id)
         removed = await self._one(
             delete(AgentIntegration)
-            .where(
-                AgentIntegration.agent_id == agent_id, AgentIntegration.provider == provider
-            )
+            .where(AgentIntegration.agent_id == agent_id, AgentIntegration.provider == provider)
             .returning(AgentIntegration.provider)
         )
         if removed is not None:

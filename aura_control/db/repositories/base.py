@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import CursorResult, Select, select
+from sqlalchemy import CursorResult, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate, Update
+from sqlalchemy.sql.dml import Update
+from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from aura_control.db.columns import Base
 from aura_control.db.journal import Journal
@@ -23,7 +24,7 @@ Row = TypeVar("Row")
 
 # A row that was read before must be seen as it is now: on PostgreSQL another transaction may
 # have committed in between, and the session would answer from memory.
-_FRESH = {"populate_existing": True}
+_FRESH = {"populate_existing": True, "synchronize_session": False}
 
 
 class Repository:
@@ -34,15 +35,15 @@ class Repository:
         self._journal = journal
         self._now = now
 
-    async def _one(
-        self, query: Select[tuple[Row]] | ReturningInsert[tuple[Row]] | ReturningUpdate[tuple[Row]]
-    ) -> Row | None:
+    async def _one(self, query: TypedReturnsRows[Row]) -> Row | None:
         found = await self._session.execute(query, execution_options=_FRESH)
         return found.scalar_one_or_none()
 
-    async def _all(
-        self, query: Select[tuple[Row]] | ReturningUpdate[tuple[Row]]
-    ) -> Sequence[Row]:
+    async def _written(self, statement: TypedReturnsRows[Row]) -> Row:
+        """The row that an unconditional write returns."""
+        return (await self._session.execute(statement, execution_options=_FRESH)).scalar_one()
+
+    async def _all(self, query: TypedReturnsRows[Row]) -> Sequence[Row]:
         return (await self._session.execute(query, execution_options=_FRESH)).scalars().all()
 
     async def _changed(self, statement: Update) -> bool:
@@ -50,8 +51,7 @@ class Repository:
         result = await self._session.execute(
             statement, execution_options={"synchronize_session": False}
         )
-        assert isinstance(result, CursorResult)
-        return bool(result.rowcount)
+        return bool(cast("CursorResult[Any]", result).rowcount)
 
     async def _require_user(self, tenant_id: str, user_id: str) -> None:
         """Raises NotFound unless the user is one of the tenant's."""

@@ -15,7 +15,7 @@ from aura_core.errors import NotFound
 
 __all__ = ["ConnectionRows"]
 
-Rows = Select[tuple[Integration, ConnectionStatus]]
+Rows = Select[Integration, ConnectionStatus]
 
 
 class ConnectionRows(Repository):
@@ -31,9 +31,7 @@ class ConnectionRows(Repository):
 
     async def by_id(self, *, tenant_id: str, connection_id: str) -> Connection:
         """Raises NotFound."""
-        found = await self._connection(
-            self._rows(tenant_id).where(Integration.id == connection_id)
-        )
+        found = await self._connection(self._rows(tenant_id).where(Integration.id == connection_id))
         if found is None:
             raise NotFound("There is no such connection.")
         return found

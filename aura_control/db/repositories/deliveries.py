@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import case, or_, select, update
+from sqlalchemy.sql.dml import Update
 
 from aura_control.db.columns import milliseconds
 from aura_control.db.models import Delivery, DeliveryOp, Instance, InstanceState
 from aura_control.db.repositories.base import Repository
-from sqlalchemy.sql.dml import Update
-
 from aura_core.errors import NotFound
 
 __all__ = ["Deliveries"]
@@ -41,9 +40,7 @@ class Deliveries(Repository):
         The revision is ``max(previous + 1, milliseconds now)``. An earlier message is dropped:
         the new one has to be sealed. Raises NotFound without the instance.
         """
-        owner = select(Instance).where(
-            Instance.id == instance_id, Instance.tenant_id == tenant_id
-        )
+        owner = select(Instance).where(Instance.id == instance_id, Instance.tenant_id == tenant_id)
         instance = await self._one(owner)
         if instance is None:
             raise NotFound("There is no such instance.")
@@ -74,8 +71,7 @@ class Deliveries(Repository):
             )
             .returning(Delivery)
         )
-        row = await self._one(statement)
-        assert row is not None
+        row = await self._written(statement)
         await self._journal.audit(
             tenant_id,
             action=f"delivery.{op.value}_wanted",
@@ -211,18 +207,14 @@ class Deliveries(Repository):
         await self._changed(
             self._row(tenant_id, instance_id, subject)
             .where(Delivery.desired_revision == revision, _LACKING)
-            .values(
-                attempts=Delivery.attempts + 1, last_error=error, next_attempt_at=retry_at
-            )
+            .values(attempts=Delivery.attempts + 1, last_error=error, next_attempt_at=retry_at)
         )
 
     async def again(self, *, tenant_id: str, instance_id: str) -> None:
         """Makes everything that the machine lacks due now: it was just heard of."""
         await self._changed(
             update(Delivery)
-            .where(
-                Delivery.instance_id == instance_id, Delivery.tenant_id == tenant_id, _LACKING
-            )
+            .where(Delivery.instance_id == instance_id, Delivery.tenant_id == tenant_id, _LACKING)
             .values(next_attempt_at=self._now)
         )
 

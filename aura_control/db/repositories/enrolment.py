@@ -153,9 +153,7 @@ class Enrolment(Repository):
                 Instance.tenant_id == tenant_id,
                 Instance.heartbeat_issued_at < issued_at,
             )
-            .values(
-                heartbeat_issued_at=issued_at, last_heartbeat_at=self._now, health=dict(health)
-            )
+            .values(heartbeat_issued_at=issued_at, last_heartbeat_at=self._now, health=dict(health))
         )
 
     async def _announce(

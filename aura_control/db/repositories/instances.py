@@ -39,7 +39,7 @@ class Instances(Enrolment):
         if agent is None:
             raise NotFound("There is no such agent.")
         instance_id = instance_id or new_id()
-        instance = await self._one(
+        instance = await self._written(
             insert(Instance)
             .values(
                 id=instance_id,
@@ -57,7 +57,6 @@ class Instances(Enrolment):
             )
             .returning(Instance)
         )
-        assert instance is not None
         await self._announce(instance, "instance.requested", actor, {"state": "requested"})
         return instance
 
@@ -102,9 +101,7 @@ class Instances(Enrolment):
         query = select(Instance).where(
             Instance.state.in_(states), Instance.last_heartbeat_at < since
         )
-        return await self._all(
-            query.order_by(Instance.last_heartbeat_at, Instance.id).limit(limit)
-        )
+        return await self._all(query.order_by(Instance.last_heartbeat_at, Instance.id).limit(limit))
 
     async def transition(
         self,

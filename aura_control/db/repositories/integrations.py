@@ -84,9 +84,14 @@ class Integrations(Refreshes):
         if not stored:
             raise Conflict("Another request connected this account a moment ago.")
         await self._audit(
-            tenant_id, slot.connection_id, "connection.connected", actor,
-            provider=provider, scopes=[*grant.scopes],
-            revision=slot.revision, envelope_digest=digest,
+            tenant_id,
+            slot.connection_id,
+            "connection.connected",
+            actor,
+            provider=provider,
+            scopes=[*grant.scopes],
+            revision=slot.revision,
+            envelope_digest=digest,
         )
         return await self.by_id(tenant_id=tenant_id, connection_id=slot.connection_id)
 
@@ -155,8 +160,13 @@ class Integrations(Refreshes):
         )
         if done:
             await self._audit(
-                tenant_id, connection_id, "connection.disconnected", actor,
-                revision=revision, envelope_digest=digest, receipt=dict(receipt),
+                tenant_id,
+                connection_id,
+                "connection.disconnected",
+                actor,
+                revision=revision,
+                envelope_digest=digest,
+                receipt=dict(receipt),
             )
         return done
 
@@ -179,8 +189,12 @@ class Integrations(Refreshes):
         )
         if done:
             await self._audit(
-                tenant_id, connection_id, "connection.rewrapped", "system",
-                revision=expected_revision, envelope_digest=digest,
+                tenant_id,
+                connection_id,
+                "connection.rewrapped",
+                "system",
+                revision=expected_revision,
+                envelope_digest=digest,
             )
         return done
 

@@ -69,7 +69,10 @@ class Refreshes(ConnectionRows):
         )
         if opened:
             await self._audit(
-                tenant_id, connection_id, "connection.refresh_started", "system",
+                tenant_id,
+                connection_id,
+                "connection.refresh_started",
+                "system",
                 generation=expected_revision,
             )
             return True
@@ -114,8 +117,12 @@ class Refreshes(ConnectionRows):
         )
         if done:
             await self._audit(
-                tenant_id, connection_id, "connection.refreshed", actor,
-                revision=revision, envelope_digest=digest,
+                tenant_id,
+                connection_id,
+                "connection.refreshed",
+                actor,
+                revision=revision,
+                envelope_digest=digest,
             )
         return done
 
@@ -132,7 +139,10 @@ class Refreshes(ConnectionRows):
         )
         if done:
             await self._audit(
-                tenant_id, connection_id, "connection.refresh_ended", "system",
+                tenant_id,
+                connection_id,
+                "connection.refresh_ended",
+                "system",
                 generation=generation,
             )
         return done

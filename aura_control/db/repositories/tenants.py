@@ -21,13 +21,9 @@ class Tenants(Repository):
         if len(kdf_salt) != 32:
             raise ValueError("a tenant's salt is 32 bytes")
         await self._session.execute(
-            insert(Tenant).values(
-                id=tenant_id, name=name, kdf_salt=kdf_salt, created_at=self._now
-            )
+            insert(Tenant).values(id=tenant_id, name=name, kdf_salt=kdf_salt, created_at=self._now)
         )
-        await self._journal.audit(
-            tenant_id, action="tenant.created", actor=actor, target=tenant_id
-        )
+        await self._journal.audit(tenant_id, action="tenant.created", actor=actor, target=tenant_id)
         return await self.get(tenant_id)
 
     async def get(self, tenant_id: str) -> Tenant:

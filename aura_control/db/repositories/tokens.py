@@ -8,9 +8,9 @@ from datetime import datetime
 
 from sqlalchemy import insert, or_, select, update
 
+from aura_control.db.columns import new_id
 from aura_control.db.models import ApiToken, User
 from aura_control.db.repositories.base import Repository
-from aura_control.db.columns import new_id
 
 __all__ = ["Principal", "Tokens"]
 
@@ -45,7 +45,7 @@ class Tokens(Repository):
     ) -> ApiToken:
         """Adds a token to one of the tenant's users; raises NotFound for any other user."""
         await self._require_user(tenant_id, user_id)
-        token = await self._one(
+        token = await self._written(
             insert(ApiToken)
             .values(
                 id=new_id(),
@@ -58,7 +58,6 @@ class Tokens(Repository):
             )
             .returning(ApiToken)
         )
-        assert token is not None
         await self._journal.audit(
             tenant_id,
             action="token.issued",
@@ -89,9 +88,7 @@ class Tokens(Repository):
 
     async def list(self, *, tenant_id: str, user_id: str) -> Sequence[ApiToken]:
         """The user's tokens, revoked ones too, oldest first."""
-        query = select(ApiToken).where(
-            ApiToken.tenant_id == tenant_id, ApiToken.user_id == user_id
-        )
+        query = select(ApiToken).where(ApiToken.tenant_id == tenant_id, ApiToken.user_id == user_id)
         return await self._all(query.order_by(ApiToken.created_at, ApiToken.id))
 
     async def revoke(self, *, tenant_id: str, token_id: str, actor: str) -> bool:

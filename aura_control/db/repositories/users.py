@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 from sqlalchemy import select
 
 from aura_control.db.models import User
@@ -32,9 +33,7 @@ class Users(Repository):
 
     async def get(self, *, tenant_id: str, user_id: str) -> User:
         """Raises NotFound."""
-        user = await self._one(
-            select(User).where(User.id == user_id, User.tenant_id == tenant_id)
-        )
+        user = await self._one(select(User).where(User.id == user_id, User.tenant_id == tenant_id))
         if user is None:
             raise NotFound("There is no such user.")
         return user
