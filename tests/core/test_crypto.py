@@ -238,3 +238,18 @@ def test_no_key_material_shows() -> None:
         assert "oooo" not in shown
         assert "nnnn" not in shown
     assert repr(RING) == "Keyring(m1 decrypt_only, m2 active)"
+
+
+@pytest.mark.parametrize(
+    ("stored", "reason"),
+    [
+        (altered(v=2), "not of version 1"),
+        (altered(extra=1), "a field too many or too few"),
+        (altered(kid="k1"), "kid is not a key id"),
+        (altered(tag="AAAA"), "tag is not 16 bytes"),
+        (STORED + " ", "not in canonical form"),
+    ],
+)
+def test_the_reason_for_a_refusal_is_named(stored: str, reason: str) -> None:
+    with pytest.raises(EnvelopeError, match=reason):
+        TENANT.open(stored, IDENTITY)
