@@ -1,0 +1,1 @@
+"""The control plane: tenants, connections, agents, and the machines they run on."""

@@ -1,0 +1,1 @@
+"""The JSON interface: parse, call a service, answer."""

@@ -1,0 +1,1 @@
+"""What implements the ports: the services outside the control plane."""

@@ -1,0 +1,1 @@
+"""The tables of the control plane, and every query made of them."""

@@ -1,0 +1,1 @@
+"""The rules of the control plane, as plain async functions over ports."""

@@ -1,0 +1,1 @@
+"""The pages a person sees: parse, call a service, answer HTML."""

@@ -1,0 +1,1 @@
+"""Durable work: what must finish although a process dies half-way."""

@@ -1,0 +1,1 @@
+"""What a plugin's author tests with: contract tests and provider twins."""

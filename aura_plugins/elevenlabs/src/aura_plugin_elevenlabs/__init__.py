@@ -1,0 +1,1 @@
+"""ElevenLabs as an integration of Aura."""

@@ -1,0 +1,1 @@
+"""Google as integrations of Aura."""

@@ -1,0 +1,1 @@
+"""The embedded compute and the small runtime that goes with it."""

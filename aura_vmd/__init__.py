@@ -1,0 +1,1 @@
+"""The daemon on an agent's machine: it holds credentials so that the agent need not."""

@@ -1,0 +1,60 @@
+"""What a module offers is what its ``__all__`` says; order is the linter's (RUF022)."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import types
+
+import pytest
+
+from tests.workspace.tree import ROOT, distributions
+
+# Alembic runs the environment and the versions itself: they are no modules to import.
+RUN_BY_OTHERS = "aura_control.db.migrations."
+PUBLIC = [
+    module
+    for distribution in distributions()
+    for module in distribution.modules
+    if not any(part.startswith("_") for part in module.split("."))
+    and not module.startswith(RUN_BY_OTHERS)
+]
+HOST_ONLY = {"authlib", "dbos", "httpx", "pluggy", "pytest", "sqlalchemy", "starlette", "uvicorn"}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_all_resolves_and_leaves_nothing_public_out(name: str) -> None:
+    module = importlib.import_module(name)
+    offered = getattr(module, "__all__", [])
+    assert len(offered) == len(set(offered))
+    missing = [entry for entry in offered if not hasattr(module, entry)]
+    assert not missing
+    if not offered:
+        assert not own_definitions(module), "a public module without __all__"
+
+
+def own_definitions(module: types.ModuleType) -> list[str]:
+    """The public classes and functions that the module itself defines."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and isinstance(value, type | types.FunctionType)
+        and value.__module__ == module.__name__
+    ]
+
+
+def test_a_machine_loads_none_of_the_host_side() -> None:
+    # The import contracts read source; this is what a machine's process has loaded in the end,
+    # package initialisers and other people's libraries included.
+    light = [name for name in PUBLIC if name.split(".")[0] in {"aura_vmd", "cloudinit_templates"}]
+    program = (
+        "import importlib, sys\n"
+        f"for name in {light!r}: importlib.import_module(name)\n"
+        f"print(*sorted({HOST_ONLY!r} & sys.modules.keys()))\n"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.split() == []
