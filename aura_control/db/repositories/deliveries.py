@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import case, or_, select, update
+from sqlalchemy import case, func, or_, select, update
 from sqlalchemy.sql.dml import Update
 
 from aura_control.db.columns import milliseconds
@@ -16,6 +16,14 @@ from aura_core.errors import NotFound
 __all__ = ["Deliveries"]
 
 _REACHABLE = (InstanceState.ENROLLING, InstanceState.RUNNING, InstanceState.DEGRADED)
+
+_DELIVERABLE = (
+    Instance.state.in_(_REACHABLE),
+    Instance.push_url.is_not(None),
+    Instance.recipient_kid.is_not(None),
+    Instance.quarantined_reason.is_(None),
+)
+"""The machine joined, can be reached and is not quarantined."""
 
 _LACKING = or_(
     Delivery.acked_revision.is_(None), Delivery.acked_revision < Delivery.desired_revision
@@ -34,17 +42,19 @@ class Deliveries(Repository):
         op: DeliveryOp,
         actor: str = "system",
         source_revision: int | None = None,
+        above: int = 0,
     ) -> int:
         """Wants the subject put or deleted; answers its new revision.
 
-        The revision is ``max(previous + 1, milliseconds now)``. An earlier message is dropped:
-        the new one has to be sealed. Raises NotFound without the instance.
+        The revision is ``max(previous + 1, above + 1, milliseconds now)``; ``above`` is what the
+        machine says it holds, where that is more than is known here. An earlier message is
+        dropped: the new one has to be sealed. Raises NotFound without the instance.
         """
         owner = select(Instance).where(Instance.id == instance_id, Instance.tenant_id == tenant_id)
         instance = await self._one(owner)
         if instance is None:
             raise NotFound("There is no such instance.")
-        now_ms = milliseconds(self._now)
+        least = max(milliseconds(self._now), above + 1)
         after = Delivery.desired_revision + 1
         wanted = {
             "op": op,
@@ -62,12 +72,12 @@ class Deliveries(Repository):
                 subject=subject,
                 tenant_id=tenant_id,
                 user_id=instance.user_id,
-                desired_revision=now_ms,
+                desired_revision=least,
                 **wanted,
             )
             .on_conflict_do_update(
                 index_elements=["instance_id", "subject"],
-                set_={**wanted, "desired_revision": case((after > now_ms, after), else_=now_ms)},
+                set_={**wanted, "desired_revision": case((after > least, after), else_=least)},
             )
             .returning(Delivery)
         )
@@ -123,10 +133,7 @@ class Deliveries(Repository):
             .where(
                 _LACKING,
                 Delivery.next_attempt_at <= self._now,
-                Instance.state.in_(_REACHABLE),
-                Instance.push_url.is_not(None),
-                Instance.recipient_kid.is_not(None),
-                Instance.quarantined_reason.is_(None),
+                *_DELIVERABLE,
             )
             .order_by(Delivery.next_attempt_at, Delivery.instance_id, Delivery.subject)
             .limit(limit)
@@ -140,6 +147,15 @@ class Deliveries(Repository):
                 )
             )
         return taken
+
+    async def next_attempt(self) -> datetime | None:
+        """When the next delivery of any tenant is due; None when nothing waits."""
+        query = (
+            select(func.min(Delivery.next_attempt_at))
+            .join(Instance, Instance.id == Delivery.instance_id)
+            .where(_LACKING, *_DELIVERABLE)
+        )
+        return (await self._session.execute(query)).scalar_one()
 
     async def for_instance(self, *, tenant_id: str, instance_id: str) -> Sequence[Delivery]:
         """All that the machine should hold or should have deleted, by subject."""
