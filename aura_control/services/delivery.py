@@ -8,6 +8,7 @@ later and may be repeated (``services.deliverer``); a machine that was not reach
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from aura_control.db.connection import Connection
@@ -20,6 +21,7 @@ __all__ = [
     "EVERY_INTEGRATION",
     "POLICY",
     "SKILL_PREFIX",
+    "Skill",
     "catch_up",
     "desire_all",
     "desire_credential",
@@ -41,6 +43,18 @@ EVERY_INTEGRATION = "every_integration"
 _ALIVE = (S.REQUESTED, S.PROVISIONING, S.ENROLLING, S.RUNNING, S.SUSPENDED, S.DEGRADED)
 
 _USABLE = (ConnectionState.CONNECTED, ConnectionState.EXPIRING, ConnectionState.UNCERTAIN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skill:
+    """A skill as it would be packed now; ``digest`` is SHA-256 (hexadecimal) of the archive."""
+
+    manifest: VmSkillManifest
+    digest: str
+
+    @classmethod
+    def of(cls, manifest: VmSkillManifest) -> Skill:
+        return cls(manifest=manifest, digest=skill_digest(manifest))
 
 
 async def may_use(tx: Transaction, agent: Agent, provider: str) -> bool:
@@ -114,7 +128,7 @@ async def reconcile_credentials(tx: Transaction, *, instance: Instance) -> None:
     ):
         row = await _row(tx, instance, connection.id)
         wanted = connection.state in _USABLE and await may_use(tx, agent, connection.provider)
-        if wanted and (row is None or row.source_revision != connection.revision):
+        if wanted and not _says(row, DeliveryOp.PUT, connection.revision):
             op = DeliveryOp.PUT
         elif not wanted and row is not None and row.op is DeliveryOp.PUT:
             # A connection that only waits for its user stays: the machine says so of itself, and
@@ -139,7 +153,7 @@ async def reconcile_skills(
     tx: Transaction,
     *,
     instance: Instance,
-    wanted: Mapping[str, VmSkillManifest],
+    wanted: Mapping[str, Skill],
     observed: Mapping[str, str],
 ) -> None:
     """Wants the skills (by folder) that the machine lacks, and the removal of those too many.
@@ -149,27 +163,20 @@ async def reconcile_skills(
     machine that reports another digest for the same skill is not sent it again and again.
     """
     for folder, skill in wanted.items():
-        digest = skill_digest(skill)
+        source = skill_fingerprint(skill.digest)
         row = await _row(tx, instance, SKILL_PREFIX + folder)
-        current = row is not None and row.op is DeliveryOp.PUT
-        if current and row is not None and row.source_revision == skill_fingerprint(digest):
-            continue
-        if observed.get(folder) != digest:
-            await _desire_skill(tx, instance, folder, DeliveryOp.PUT, skill_fingerprint(digest))
+        if not _says(row, DeliveryOp.PUT, source) and observed.get(folder) != skill.digest:
+            await _desire_skill(tx, instance, folder, DeliveryOp.PUT, source)
     rows = await tx.deliveries.for_instance(
         tenant_id=instance.tenant_id, instance_id=instance.id
     )
-    put = {
-        row.subject.removeprefix(SKILL_PREFIX)
+    ops = {
+        row.subject.removeprefix(SKILL_PREFIX): row.op
         for row in rows
-        if row.subject.startswith(SKILL_PREFIX) and row.op is DeliveryOp.PUT
+        if row.subject.startswith(SKILL_PREFIX)
     }
-    gone = {
-        row.subject.removeprefix(SKILL_PREFIX)
-        for row in rows
-        if row.subject.startswith(SKILL_PREFIX) and row.op is DeliveryOp.DELETE
-    }
-    for folder in sorted((put | (observed.keys() - gone)) - wanted.keys()):
+    put = {folder for folder, op in ops.items() if op is DeliveryOp.PUT}
+    for folder in sorted((put | (observed.keys() - ops.keys())) - wanted.keys()):
         await _desire_skill(tx, instance, folder, DeliveryOp.DELETE, None)
 
 
@@ -219,6 +226,10 @@ def lacking(rows: Collection[Delivery], observed: Mapping[str, int]) -> tuple[st
 def skill_fingerprint(digest: str) -> int:
     """A skill's digest as a number that every JSON reader and database keeps exactly."""
     return int(digest[:13], 16)
+
+
+def _says(row: Delivery | None, op: DeliveryOp, source: int) -> bool:
+    return row is not None and row.op is op and row.source_revision == source
 
 
 async def _desire_skill(
