@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from contextlib import suppress
 from typing import Any, NoReturn
 
 __all__ = ["b64url", "load_object", "lp", "unb64url"]
@@ -52,10 +53,8 @@ def unb64url(text: object, *, length: int | None = None) -> bytes:
     if not isinstance(text, str):
         raise ValueError("is not base64url text")
     data: bytes | None = None
-    try:
+    with suppress(ValueError):
         data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except ValueError:
-        pass
     if data is None or b64url(data) != text:
         raise ValueError("is not canonical base64url without padding")
     if length is not None and len(data) != length:

@@ -39,8 +39,8 @@ def at_rest() -> dict[str, Any]:
     salt = fixed("salt")
     cases = []
     for kid, tenant, connection, field, revision, plaintext in (
-        ("m3", "t1", "c1", "access_token", 1, b"ya29.an-access-token"),
-        ("m3", "t1", "c1", "refresh_token", 1_767_225_600_001, b"1//a-refresh-token"),
+        ("m3", "t1", "c1", "access_token", 1, b"an access token"),
+        ("m3", "t1", "c1", "refresh_token", 1_767_225_600_001, b"a refresh token"),
         ("m2", "t1", "c2", "access_token", 7, "schl\u00fcssel".encode()),
         ("m3", "t\u00e4nant", "c1", "api_key", 0, b""),
     ):
@@ -76,7 +76,7 @@ def push() -> dict[str, Any]:
         ("policy", "put", 1, b'{"kind":"policy"}'),
         ("skill:google-workspace-skill", "delete", 2**53 - 1, b""),
     ):
-        header = {
+        header: dict[str, str | int] = {
             "instance_id": INSTANCE,
             "recipient_kid": ref.kid_of(recipient),
             "connection_id": subject,
@@ -87,9 +87,7 @@ def push() -> dict[str, Any]:
         }
         header_lp = ref.lp("aura-push/v1", *header.values())
         ephemeral = fixed(f"ephemeral {subject}")
-        sealed = ref.hpke_seal(
-            plaintext, recipient=recipient, ephemeral=ephemeral, info=header_lp
-        )
+        sealed = ref.hpke_seal(plaintext, recipient=recipient, ephemeral=ephemeral, info=header_lp)
         sig = ref.sign(CONTROL, b"aura-push-sig/v1" + header_lp + sealed)
         cases.append(
             {
@@ -138,7 +136,7 @@ def join() -> dict[str, Any]:
 
 
 def signed_by_machine() -> dict[str, Any]:
-    ack = {
+    ack: dict[str, str | int] = {
         "instance_id": INSTANCE,
         "connection_id": "policy",
         "revision": 1,
