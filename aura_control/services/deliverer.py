@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import groupby
+from typing import Any
 
 from pydantic import SecretStr
 
 from aura_control.db.engine import Database
 from aura_control.db.models import Delivery, Instance
+from aura_control.db.transaction import Transaction
 from aura_control.ports import Clock, MachineClient
-from aura_control.services.enrolment import GATEWAY_TOKEN
+from aura_control.services.enrolment import open_gateway_token
 from aura_control.services.keys import Vault
 from aura_control.services.sealing import Sealer
 from aura_core.errors import (
@@ -113,19 +115,21 @@ class OutboxDeliverer:
 
     async def _round(self) -> float:
         """Starts a lane for each machine with something due; seconds until the next round."""
+        async with self._database.reading() as tx:
+            following = await tx.deliveries.next_attempt(busy=self._lanes.keys())
+        if following is None:
+            return self._pace.idle
+        wait = (following - self._clock()).total_seconds()
+        if wait > 0:
+            return min(self._pace.idle, wait)
         async with self._database.transaction() as tx:
             due = await tx.deliveries.due(busy=self._lanes.keys())
-            following = await tx.deliveries.next_attempt()
-        for instance_id, rows in groupby(
-            sorted(due, key=lambda row: row.instance_id), key=lambda row: row.instance_id
-        ):
+        by_machine = sorted(due, key=lambda row: row.instance_id)
+        for instance_id, rows in groupby(by_machine, key=lambda row: row.instance_id):
             task = asyncio.create_task(self._lane(instance_id, [*rows]))
             self._lanes[instance_id] = task
             task.add_done_callback(lambda _, key=instance_id: self._ended(key))
-        if following is None:
-            return self._pace.idle
-        seconds = (following - self._clock()).total_seconds()
-        return min(self._pace.idle, max(seconds, 0.01))
+        return 0.0
 
     def _ended(self, instance_id: str) -> None:
         del self._lanes[instance_id]
@@ -171,3 +175,70 @@ class OutboxDeliverer:
             await self._lift(sealed, instance, error)
             return
         await self._acknowledged(sealed, instance, answer)
+
+    async def _gateway_token(self, tx: Transaction, instance: Instance) -> SecretStr | None:
+        if instance.gateway_token is None:
+            return None
+        return await open_gateway_token(self._vault, tx, instance)
+
+    async def _acknowledged(
+        self, row: Delivery, instance: Instance, answer: Mapping[str, Any]
+    ) -> None:
+        """Believes the machine's signature, and nothing else that answered at its address."""
+        if instance.sig_public is None:
+            return
+        ack = verify_ack(answer, instance.sig_public)
+        said = (ack.instance_id, ack.connection_id, ack.revision, ack.digest)
+        if said != (instance.id, row.subject, row.desired_revision, row.digest):
+            raise SignatureInvalid("The machine acknowledged another message than was sent.")
+        async with self._database.transaction() as tx:
+            await tx.deliveries.acked(
+                tenant_id=row.tenant_id,
+                instance_id=row.instance_id,
+                subject=row.subject,
+                revision=ack.revision,
+                digest=ack.digest,
+            )
+
+    async def _lift(
+        self, row: Delivery, instance: Instance, error: StaleRevision | RevisionConflict
+    ) -> None:
+        """The machine holds something newer than this database knows of, or something else of the
+        same revision: what is wanted is said again, above it.
+
+        The answer is not authenticated, so a stranger at the machine's address can cause this: it
+        costs a revision, and from the second time on it waits like any failure.
+        """
+        async with self._database.transaction() as tx:
+            if isinstance(error, RevisionConflict):
+                await tx.instances.alarm(
+                    instance,
+                    "delivery.conflict",
+                    {"subject": row.subject, "revision": row.desired_revision},
+                )
+            revision = await tx.deliveries.desire(
+                tenant_id=row.tenant_id,
+                instance_id=row.instance_id,
+                subject=row.subject,
+                op=row.op,
+                source_revision=row.source_revision,
+                above=error.stored,
+                attempts=row.attempts + 1,
+            )
+            if row.attempts:
+                await self._put_off(tx, row, revision, error.message)
+        self.wake()
+
+    async def _failed(self, row: Delivery, reason: str) -> None:
+        async with self._database.transaction() as tx:
+            await self._put_off(tx, row, row.desired_revision, reason)
+
+    async def _put_off(self, tx: Transaction, row: Delivery, revision: int, reason: str) -> None:
+        await tx.deliveries.failed(
+            tenant_id=row.tenant_id,
+            instance_id=row.instance_id,
+            subject=row.subject,
+            revision=revision,
+            error=reason,
+            retry_at=tx.now + timedelta(seconds=self._pace.retry_after(row.attempts)),
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import case, func, or_, select, update
@@ -43,12 +43,14 @@ class Deliveries(Repository):
         actor: str = "system",
         source_revision: int | None = None,
         above: int = 0,
+        attempts: int = 0,
     ) -> int:
         """Wants the subject put or deleted; answers its new revision.
 
         The revision is ``max(previous + 1, above + 1, milliseconds now)``; ``above`` is what the
         machine says it holds, where that is more than is known here. An earlier message is
-        dropped: the new one has to be sealed. Raises NotFound without the instance.
+        dropped: the new one has to be sealed. ``attempts`` are those that already failed for this wish.
+        Raises NotFound without the instance.
         """
         owner = select(Instance).where(Instance.id == instance_id, Instance.tenant_id == tenant_id)
         instance = await self._one(owner)
@@ -60,7 +62,7 @@ class Deliveries(Repository):
             "op": op,
             "message": None,
             "digest": None,
-            "attempts": 0,
+            "attempts": attempts,
             "next_attempt_at": self._now,
             "last_error": None,
             "source_revision": source_revision,
@@ -120,9 +122,15 @@ class Deliveries(Repository):
         )
 
     async def due(
-        self, *, limit: int = 100, lease: timedelta = timedelta(seconds=30)
+        self,
+        *,
+        limit: int = 100,
+        lease: timedelta = timedelta(seconds=30),
+        busy: Collection[str] = (),
     ) -> Sequence[Delivery]:
         """Takes deliveries of all tenants that are due, each for one worker during ``lease``.
+
+        Those to ``busy`` machines (instance ids) are left for later.
 
         Only to machines that joined, can be reached and are not quarantined. After the lease a
         delivery that was neither acknowledged nor failed is due again: its worker died.
@@ -134,6 +142,7 @@ class Deliveries(Repository):
                 _LACKING,
                 Delivery.next_attempt_at <= self._now,
                 *_DELIVERABLE,
+                Instance.id.not_in(busy),
             )
             .order_by(Delivery.next_attempt_at, Delivery.instance_id, Delivery.subject)
             .limit(limit)
@@ -148,12 +157,13 @@ class Deliveries(Repository):
             )
         return taken
 
-    async def next_attempt(self) -> datetime | None:
-        """When the next delivery of any tenant is due; None when nothing waits."""
+    async def next_attempt(self, *, busy: Collection[str] = ()) -> datetime | None:
+        """When the next delivery of any tenant is due, but for the busy machines (instance ids);
+        None when nothing waits."""
         query = (
             select(func.min(Delivery.next_attempt_at))
             .join(Instance, Instance.id == Delivery.instance_id)
-            .where(_LACKING, *_DELIVERABLE)
+            .where(_LACKING, *_DELIVERABLE, Instance.id.not_in(busy))
         )
         return (await self._session.execute(query)).scalar_one()
 
