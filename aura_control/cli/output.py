@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from aura_core.errors import AuraError, ConfigurationError
+
 __all__ = ["ExitCode", "Output"]
 
 
@@ -54,6 +56,11 @@ class Output:
         for row in rows:
             table.add_row(*row)
         self.console.print(table)
+
+    def error(self, error: AuraError) -> typer.Exit:
+        """Report one of our own errors and make the exit to raise."""
+        code = ExitCode.USAGE if isinstance(error, ConfigurationError) else ExitCode.FAILED
+        return self.fail({"title": error.message, "hint": error.hint}, code)
 
     def fail(self, problem: Mapping[str, Any], code: int) -> typer.Exit:
         """Report a problem and make the exit to raise."""

@@ -9,29 +9,20 @@ from typing import Annotated
 import typer
 
 from aura_control.cli.output import ExitCode, Output
-from aura_control.settings import Settings
+from aura_control.cli.registry import open_registry
+from aura_control.settings import load_settings
 from aura_core.errors import AuraError
-from aura_core.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, help="Integrations and the distributions they come from.")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
-def _registry() -> Registry:
-    settings = Settings()
-    return Registry.discover(
-        manifest_dirs=settings.manifest_dirs,
-        allow_loopback_http=settings.allow_loopback_http,
-        relocations=settings.relocations,
-    )
-
-
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """List integrations without importing any of their code. Exits 1 if one is quarantined."""
     output = Output(as_json=as_json)
-    listings = _registry().listings()
+    listings = open_registry(load_settings()).listings()
     rows = [
         {
             "id": entry.id,
@@ -80,7 +71,7 @@ def twin(
             output.line(f"  point a control plane at it: AURA_TWINS={provider}={origin}")
 
     try:
-        manifest = _registry().get(provider)
+        manifest = open_registry(load_settings()).get(provider)
         asyncio.run(serve_twin(manifest, host="127.0.0.1", port=port, ready=ready))
     except AuraError as error:
-        raise output.fail({"title": str(error)}, ExitCode.FAILED) from None
+        raise output.error(error) from None

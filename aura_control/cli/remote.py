@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,9 +36,9 @@ def write_session(data_dir: Path, session: Session) -> Path:
     return path
 
 
-def read_session(data_dir: Path) -> Session | None:
+def read_session(data_dir: Path, environment: Mapping[str, str] = os.environ) -> Session | None:
     """The session of a running `aura up`, from the environment or from beside its data."""
-    url, token = os.environ.get("AURA_URL"), os.environ.get("AURA_TOKEN")
+    url, token = environment.get("AURA_URL"), environment.get("AURA_TOKEN")
     if url and token:
         return Session(url=url, token=token)
     try:

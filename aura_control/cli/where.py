@@ -9,7 +9,7 @@ import typer
 
 from aura_control.cli.output import Output
 from aura_control.cli.remote import Remote, read_session
-from aura_control.settings import Settings
+from aura_control.settings import load_settings
 
 __all__ = ["DataDir", "remote"]
 
@@ -20,5 +20,5 @@ DataDir = Annotated[
 
 def remote(data_dir: Path | None, output: Output) -> Remote:
     """The control plane named by AURA_URL and AURA_TOKEN, else the one of the data directory."""
-    settings = Settings() if data_dir is None else Settings(data_dir=data_dir)
+    settings = load_settings() if data_dir is None else load_settings(data_dir=data_dir)
     return Remote(read_session(settings.data_dir), output)
