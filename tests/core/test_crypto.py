@@ -70,7 +70,6 @@ def test_a_value_opens_only_as_what_it_was_sealed_as(one: Identity, other: Ident
         {"field": "access_token7", "revision": 0},
         {"field": "access_toke", "revision": 7},
     ],
-    ids=str,
 )
 def test_a_moved_value_does_not_open(moved: dict[str, object]) -> None:
     with pytest.raises(EnvelopeError, match="does not open"):
@@ -225,7 +224,6 @@ def test_the_uses_of_a_key_are_counted_and_end() -> None:
         {"revision": True},
         {"revision": "7"},
     ],
-    ids=str,
 )
 def test_an_identity_checks_itself(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="Identity"):
