@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -50,6 +50,32 @@ class AuditEntry:
     agent_id: str | None
     metadata: Mapping[str, Any]
     at: datetime
+
+
+@dataclass(kw_only=True)
+class _Chain:
+    """A walk along a chain: where it is, and the last write of each connection on the way."""
+
+    tenant_id: str
+    key: bytes
+    seq: int = 0
+    mac: str = GENESIS
+    written: dict[str, tuple[int, str | None]] = field(default_factory=dict)
+
+    def take(self, row: AuditLog) -> AuditState | None:
+        """Goes one entry further, or says what is wrong with it."""
+        if (row.seq, row.prev) != (self.seq + 1, self.mac):
+            return AuditState.GAP
+        mac = entry_mac(
+            self.key, tenant_id=self.tenant_id, seq=row.seq, prev=row.prev, entry=row.entry
+        )
+        if not hmac.compare_digest(mac, row.mac):
+            return AuditState.ALTERED
+        self.seq, self.mac = row.seq, mac
+        entry = json.loads(row.entry)
+        if "envelope_digest" in (data := entry["metadata"]):
+            self.written[entry["target"]] = (data["revision"], data["envelope_digest"])
+        return None
 
 
 class Audit(Repository):
@@ -104,35 +130,30 @@ class Audit(Repository):
         Also compares each connection's revision and envelope with the last write of it that the
         chain knows, which shows a row that was rolled back together with its state. A cut tail
         whose head was rewritten too shows only against a checkpoint kept elsewhere. Raises
-        NotFound, and EnvelopeError for a shredded tenant.
+        NotFound, and EnvelopeError for a shredded tenant. Ask within ``database.reading``: a
+        writing transaction on PostgreSQL sees what others commit while it walks.
         """
-        key = await self._journal.key(tenant_id)
-        seq, mac = 0, GENESIS
-        written: dict[str, tuple[int, str | None]] = {}
+        chain = _Chain(tenant_id=tenant_id, key=await self._journal.key(tenant_id))
         rows = await self._session.stream_scalars(
             select(AuditLog)
             .where(AuditLog.tenant_id == tenant_id)
             .order_by(AuditLog.seq)
             .execution_options(yield_per=500)
         )
-        async for row in rows:
-            seq += 1
-            if row.seq != seq or row.prev != mac:
-                return AuditVerdict(state=AuditState.GAP, entries=seq - 1, seq=seq)
-            mac = entry_mac(key, tenant_id=tenant_id, seq=seq, prev=row.prev, entry=row.entry)
-            if not hmac.compare_digest(mac, row.mac):
-                return AuditVerdict(state=AuditState.ALTERED, entries=seq - 1, seq=seq)
-            entry = json.loads(row.entry)
-            if "envelope_digest" in entry["metadata"]:
-                data = entry["metadata"]
-                written[entry["target"]] = (data["revision"], data["envelope_digest"])
+        try:
+            async for row in rows:
+                wrong = chain.take(row)
+                if wrong is not None:
+                    return AuditVerdict(state=wrong, entries=chain.seq, seq=chain.seq + 1)
+        finally:
+            await rows.close()
         head = await self._one(select(AuditHead).where(AuditHead.tenant_id == tenant_id))
-        if head is not None and (head.seq, head.mac) != (seq, mac):
-            return AuditVerdict(state=AuditState.TRUNCATED, entries=seq, seq=seq + 1)
-        target = await self._rolled_back(tenant_id, written)
+        if head is not None and (head.seq, head.mac) != (chain.seq, chain.mac):
+            return AuditVerdict(state=AuditState.TRUNCATED, entries=chain.seq, seq=chain.seq + 1)
+        target = await self._rolled_back(tenant_id, chain.written)
         if target is not None:
-            return AuditVerdict(state=AuditState.ROLLED_BACK, entries=seq, target=target)
-        return AuditVerdict(state=AuditState.WHOLE, entries=seq)
+            return AuditVerdict(state=AuditState.ROLLED_BACK, entries=chain.seq, target=target)
+        return AuditVerdict(state=AuditState.WHOLE, entries=chain.seq)
 
     async def _rolled_back(
         self, tenant_id: str, written: Mapping[str, tuple[int, str | None]]

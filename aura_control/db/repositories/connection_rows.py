@@ -49,7 +49,7 @@ class ConnectionRows(Repository):
 
     async def _connections(self, query: Rows) -> Sequence[Connection]:
         rows = await self._session.execute(query, execution_options={"populate_existing": True})
-        return [Connection.of(*row) for row in rows.tuples()]
+        return [Connection.of(*row) for row in rows]
 
     async def _connection(self, query: Rows) -> Connection | None:
         found = await self._connections(query)

@@ -41,7 +41,9 @@ async def test_integrations_has_exactly_its_columns(url: str) -> None:
     try:
         async with engine.connect() as connection:
             columns = await connection.run_sync(
-                lambda sync: [column["name"] for column in inspect(sync).get_columns("integrations")]
+                lambda sync: [
+                    column["name"] for column in inspect(sync).get_columns("integrations")
+                ]
             )
     finally:
         await engine.dispose()
