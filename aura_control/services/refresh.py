@@ -22,7 +22,7 @@ from aura_control.db.engine import Database
 from aura_control.db.models import ConnectionState
 from aura_control.ports import Clock, Locks
 from aura_control.services.keys import Vault
-from aura_control.services.lifetime import is_due
+from aura_control.services.lifetime import due_at, is_due
 from aura_control.services.providers import Providers
 from aura_control.services.renewal import Renewal
 from aura_core.credentials import CredentialEnvelope
@@ -78,8 +78,12 @@ class Refresher:
         self._backoffs: dict[str, _Backoff] = {}
         self._draining = False
 
-    async def refresh(self, *, tenant_id: str, connection_id: str) -> Connection:
+    async def refresh(
+        self, *, tenant_id: str, connection_id: str, early: bool = False
+    ) -> Connection:
         """The connection with tokens that are good for a while: as it is, or renewed.
+
+        ``early`` renews from the sweep's time on, which lies before the margin.
 
         Raises ReauthorizationRequired when only the user can help, RefreshFailed when a later try
         may succeed, Conflict when it is disconnected, and NotFound.
@@ -90,7 +94,7 @@ class Refresher:
                 raise RefreshFailed("Aura is shutting down.", hint="Try again in a moment.")
             # A task of the refresher's own: whoever asked may go away, and a call under way whose
             # answer nobody stores would lose the connection.
-            flight = asyncio.create_task(self._renew(tenant_id, connection_id))
+            flight = asyncio.create_task(self._renew(tenant_id, connection_id, early))
             self._flights[connection_id] = flight
             flight.add_done_callback(lambda done: self._landed(connection_id, done))
         return await asyncio.shield(flight)
@@ -126,13 +130,13 @@ class Refresher:
             failures=failures, until=self._clock() + timedelta(seconds=seconds)
         )
 
-    async def _renew(self, tenant_id: str, connection_id: str) -> Connection:
+    async def _renew(self, tenant_id: str, connection_id: str, early: bool) -> Connection:
         async with self._locks.hold(f"connection-{connection_id}"):
             async with self._database.reading() as tx:
                 connection = await tx.integrations.by_id(
                     tenant_id=tenant_id, connection_id=connection_id
                 )
-            if not needs_refresh(connection, self._providers, self._clock()):
+            if not needs_refresh(connection, self._providers, self._clock(), early=early):
                 return connection
             renewed = await self._renewal.run(connection)
         if renewed.revision != connection.revision:
@@ -140,7 +144,9 @@ class Refresher:
         return renewed
 
 
-def needs_refresh(connection: Connection, providers: Providers, now: datetime) -> bool:
+def needs_refresh(
+    connection: Connection, providers: Providers, now: datetime, *, early: bool = False
+) -> bool:
     """Whether the tokens should be renewed now.
 
     Raises Conflict for a connection that ended and ReauthorizationRequired for one that waits for
@@ -158,6 +164,9 @@ def needs_refresh(connection: Connection, providers: Providers, now: datetime) -
     if connection.token_expiry is None:
         return False
     _, ctx = providers.of(connection)
+    if early:
+        at = due_at(connection, ctx.method)
+        return at is not None and at <= now
     return is_due(connection, ctx.method, now)
 
 

@@ -128,12 +128,7 @@ class Renewal:
                     break
                 lost = True
                 continue
-            if renewed is None:
-                await self._close(connection, lost=False)
-                return await self._ask_user(
-                    connection, f"{connection.provider} offers no way to renew this access."
-                )
-            return renewed
+            return await self._not_renewable(connection) if renewed is None else renewed
         return await self._give_up(connection, ctx, last, lost=lost)
 
     async def _give_up(
@@ -160,6 +155,27 @@ class Renewal:
         raise RefreshFailed(
             f"{connection.provider} did not renew the access.", hint="Aura tries again by itself."
         ) from last
+
+    async def _not_renewable(self, connection: Connection) -> Connection:
+        """Nothing renews this access: it is used to its end, and then the user has to connect."""
+        await self._close(connection, lost=False)
+        expiry = connection.token_expiry
+        if expiry is None or expiry <= self._clock():
+            return await self._ask_user(
+                connection, f"The access to {connection.provider} ended and cannot be renewed."
+            )
+        reason = f"The access ends at {expiry:%Y-%m-%d %H:%M} UTC and cannot be renewed."
+        async with self._database.transaction() as tx:
+            await tx.integrations.mark(
+                tenant_id=connection.tenant_id,
+                connection_id=connection.id,
+                state=ConnectionState.EXPIRING,
+                reason=reason,
+                expected_revision=connection.revision,
+            )
+            return await tx.integrations.by_id(
+                tenant_id=connection.tenant_id, connection_id=connection.id
+            )
 
     async def _close(self, connection: Connection, *, lost: bool) -> None:
         """Closes the intent, unless an answer was lost: then the token may be spent, and an open

@@ -176,9 +176,7 @@ class Deliveries(Repository):
 
     async def for_subject(self, *, tenant_id: str, subject: str) -> Sequence[Delivery]:
         """What is wanted of one subject on every machine, by machine."""
-        query = select(Delivery).where(
-            Delivery.subject == subject, Delivery.tenant_id == tenant_id
-        )
+        query = select(Delivery).where(Delivery.subject == subject, Delivery.tenant_id == tenant_id)
         return await self._all(query.order_by(Delivery.instance_id))
 
     async def get(self, *, tenant_id: str, instance_id: str, subject: str) -> Delivery | None:
