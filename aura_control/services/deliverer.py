@@ -157,9 +157,7 @@ class OutboxDeliverer:
 
     async def _deliver(self, row: Delivery) -> None:
         async with self._database.transaction() as tx:
-            instance = await tx.instances.get(
-                tenant_id=row.tenant_id, instance_id=row.instance_id
-            )
+            instance = await tx.instances.get(tenant_id=row.tenant_id, instance_id=row.instance_id)
             sealed = await self._sealer.sealed(tx, instance=instance, subject=row.subject)
             token = await self._gateway_token(tx, instance)
         if sealed is None or sealed.message is None or token is None or instance.push_url is None:

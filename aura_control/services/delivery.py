@@ -167,9 +167,7 @@ async def reconcile_skills(
         row = await _row(tx, instance, SKILL_PREFIX + folder)
         if not _says(row, DeliveryOp.PUT, source) and observed.get(folder) != skill.digest:
             await _desire_skill(tx, instance, folder, DeliveryOp.PUT, source)
-    rows = await tx.deliveries.for_instance(
-        tenant_id=instance.tenant_id, instance_id=instance.id
-    )
+    rows = await tx.deliveries.for_instance(tenant_id=instance.tenant_id, instance_id=instance.id)
     ops = {
         row.subject.removeprefix(SKILL_PREFIX): row.op
         for row in rows
@@ -189,9 +187,7 @@ async def catch_up(
     put back to an earlier state: then the row is lifted above what the machine holds, because a
     machine never goes back, and what nobody here knows of is deleted there.
     """
-    rows = await tx.deliveries.for_instance(
-        tenant_id=instance.tenant_id, instance_id=instance.id
-    )
+    rows = await tx.deliveries.for_instance(tenant_id=instance.tenant_id, instance_id=instance.id)
     known = {row.subject: row for row in rows}
     lifted = False
     for subject, revision in observed.items():
@@ -259,9 +255,7 @@ async def _machines_using(tx: Transaction, connection: Connection) -> list[Insta
     agents: dict[str, bool] = {}
     for instance in await _machines(tx, connection.tenant_id, connection.user_id):
         if instance.agent_id not in agents:
-            agent = await tx.agents.get(
-                tenant_id=connection.tenant_id, agent_id=instance.agent_id
-            )
+            agent = await tx.agents.get(tenant_id=connection.tenant_id, agent_id=instance.agent_id)
             agents[instance.agent_id] = await may_use(tx, agent, connection.provider)
         if agents[instance.agent_id]:
             found.append(instance)

@@ -106,9 +106,7 @@ async def join(services: Services, raw: bytes) -> bytes:
         raise _refused()
     await services.workflows.send(provision_id(instance.id), PROGRESS, "joined")
     services.deliverer.wake()
-    answer = JoinAnswer(
-        gateway_token=token, heartbeat_seconds=services.settings.heartbeat_seconds
-    )
+    answer = JoinAnswer(gateway_token=token, heartbeat_seconds=services.settings.heartbeat_seconds)
     return seal_join_answer(answer, request=request, signer=services.vault.signing)
 
 

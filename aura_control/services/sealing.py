@@ -52,9 +52,7 @@ class Sealer:
         self._http = http
         self._clock = clock
 
-    async def sealed(
-        self, tx: Transaction, *, instance: Instance, subject: str
-    ) -> Delivery | None:
+    async def sealed(self, tx: Transaction, *, instance: Instance, subject: str) -> Delivery | None:
         """The delivery with its message, made now if there is none.
 
         None: there is nothing to send any more, or the machine has not joined. Raises
@@ -110,16 +108,12 @@ class Sealer:
             tenant_id=instance.tenant_id, instance_id=instance.id, subject=subject
         )
 
-    async def _plaintext(
-        self, tx: Transaction, instance: Instance, row: Delivery
-    ) -> bytes | None:
+    async def _plaintext(self, tx: Transaction, instance: Instance, row: Delivery) -> bytes | None:
         """What the machine should hold; empty for a deletion, None when there is nothing."""
         if row.op is DeliveryOp.DELETE:
             return b""
         if row.subject == POLICY:
-            agent = await tx.agents.get(
-                tenant_id=instance.tenant_id, agent_id=instance.agent_id
-            )
+            agent = await tx.agents.get(tenant_id=instance.tenant_id, agent_id=instance.agent_id)
             return AgentPermissions.model_validate(agent.permissions).model_dump_json().encode()
         if row.subject.startswith(SKILL_PREFIX):
             return await self._skill(tx, instance, row)
@@ -133,9 +127,7 @@ class Sealer:
         archive = b64encode(pack_skills([skill.manifest])).decode()
         return json.dumps({"kind": "skill", "dir": folder, "archive": archive}).encode()
 
-    async def _credential(
-        self, tx: Transaction, instance: Instance, row: Delivery
-    ) -> bytes | None:
+    async def _credential(self, tx: Transaction, instance: Instance, row: Delivery) -> bytes | None:
         try:
             connection = await tx.integrations.by_id(
                 tenant_id=instance.tenant_id, connection_id=row.subject

@@ -174,6 +174,11 @@ class Deliveries(Repository):
         )
         return await self._all(query.order_by(Delivery.subject))
 
+    async def for_subject(self, *, tenant_id: str, subject: str) -> Sequence[Delivery]:
+        """What is wanted of one subject on every machine, by machine."""
+        query = select(Delivery).where(Delivery.subject == subject, Delivery.tenant_id == tenant_id)
+        return await self._all(query.order_by(Delivery.instance_id))
+
     async def get(self, *, tenant_id: str, instance_id: str, subject: str) -> Delivery | None:
         """One delivery as it is now."""
         return await self._one(
