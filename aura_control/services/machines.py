@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aura_control.db.models import Instance
 from aura_control.db.transaction import Transaction
-from aura_control.services.delivery import catch_up
+from aura_control.services.delivery import catch_up, take_ack
 from aura_core.errors import AuraError, InvalidInput, WireError
 from aura_core.wire import verify_ack
 
@@ -78,14 +78,7 @@ async def acknowledge(
                 "An acknowledgement is refused.",
                 fields={f"acks.{number}": "It is another machine's."},
             )
-        settled = await tx.deliveries.acked(
-            tenant_id=instance.tenant_id,
-            instance_id=instance.id,
-            subject=ack.connection_id,
-            revision=ack.revision,
-            digest=ack.digest,
-        )
-        if settled:
+        if await take_ack(tx, instance=instance, ack=ack):
             held.append(ack.connection_id)
     return tuple(held)
 
