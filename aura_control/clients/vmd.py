@@ -11,14 +11,15 @@ import httpx
 from pydantic import SecretStr
 
 from aura_core.errors import (
+    AuraError,
     BearerRejected,
+    EnvelopeError,
     MalformedMessage,
     MessageTooLarge,
     ProviderUnavailable,
     RevisionConflict,
     SignatureInvalid,
     StaleRevision,
-    WireError,
     WrongRecipient,
 )
 
@@ -26,12 +27,13 @@ __all__ = ["VmdClient"]
 
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 _LARGEST_ANSWER = 64 * 1024
-_REFUSALS: dict[int, type[WireError]] = {
+_REFUSALS: dict[int, type[AuraError]] = {
     400: MalformedMessage,
     401: BearerRejected,
     403: SignatureInvalid,
     413: MessageTooLarge,
     421: WrongRecipient,
+    422: EnvelopeError,
 }
 _CONFLICT = "conflict"
 
@@ -58,7 +60,7 @@ class VmdClient:
         """Delivers a sealed message; the machine's acknowledgement, unchecked.
 
         Raises ProviderUnavailable when the machine does not answer, or not as a daemon does, and
-        the WireError that it answered: ``StaleRevision`` and ``RevisionConflict`` with the
+        what it answered as an error: ``StaleRevision`` and ``RevisionConflict`` with the
         revision that it holds.
         """
         url = f"{push_url.rstrip('/')}/internal/credentials/{quote(subject, safe='')}"
@@ -96,7 +98,7 @@ def _object(body: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _refusal(status: int, problem: Mapping[str, Any]) -> Exception:
+def _refusal(status: int, problem: Mapping[str, Any]) -> AuraError:
     stored = problem.get("stored")
     if status == 409 and type(stored) is int and 0 <= stored < 2**53:
         if _CONFLICT in str(problem.get("type", "")):

@@ -22,6 +22,7 @@ from aura_control.db.engine import Database
 from aura_control.db.models import Delivery, Instance
 from aura_control.db.transaction import Transaction
 from aura_control.ports import Clock, MachineClient
+from aura_control.services.delivery import take_ack
 from aura_control.services.enrolment import open_gateway_token
 from aura_control.services.keys import Vault
 from aura_control.services.sealing import Sealer
@@ -190,13 +191,7 @@ class OutboxDeliverer:
         if said != (instance.id, row.subject, row.desired_revision, row.digest):
             raise SignatureInvalid("The machine acknowledged another message than was sent.")
         async with self._database.transaction() as tx:
-            await tx.deliveries.acked(
-                tenant_id=row.tenant_id,
-                instance_id=row.instance_id,
-                subject=row.subject,
-                revision=ack.revision,
-                digest=ack.digest,
-            )
+            await take_ack(tx, instance=instance, ack=ack)
 
     async def _lift(
         self, row: Delivery, instance: Instance, error: StaleRevision | RevisionConflict

@@ -16,8 +16,10 @@ from aura_control.db.models import Agent, ConnectionState, Delivery, DeliveryOp,
 from aura_control.db.models import InstanceState as S
 from aura_control.db.transaction import Transaction
 from aura_core.skills import VmSkillManifest, skill_digest
+from aura_core.wire import Ack
 
 __all__ = [
+    "ALIVE",
     "EVERY_INTEGRATION",
     "POLICY",
     "SKILL_PREFIX",
@@ -32,6 +34,7 @@ __all__ = [
     "reconcile_credentials",
     "reconcile_skills",
     "skill_fingerprint",
+    "take_ack",
 ]
 
 POLICY = "policy"
@@ -40,7 +43,7 @@ SKILL_PREFIX = "skill:"
 EVERY_INTEGRATION = "every_integration"
 """The key in ``agents.config`` that says that the agent uses all of its user's connections."""
 
-_ALIVE = (S.REQUESTED, S.PROVISIONING, S.ENROLLING, S.RUNNING, S.SUSPENDED, S.DEGRADED)
+ALIVE = (S.REQUESTED, S.PROVISIONING, S.ENROLLING, S.RUNNING, S.SUSPENDED, S.DEGRADED)
 
 _USABLE = (ConnectionState.CONNECTED, ConnectionState.EXPIRING, ConnectionState.UNCERTAIN)
 
@@ -209,6 +212,28 @@ async def catch_up(
     return lacking(rows, observed)
 
 
+async def take_ack(tx: Transaction, *, instance: Instance, ack: Ack) -> bool:
+    """Takes in a verified acknowledgement of the machine's own; whether it now holds what it
+    should of the subject."""
+    before = await _row(tx, instance, ack.connection_id)
+    settled = await tx.deliveries.acked(
+        tenant_id=instance.tenant_id,
+        instance_id=instance.id,
+        subject=ack.connection_id,
+        revision=ack.revision,
+        digest=ack.digest,
+    )
+    if settled and before is not None and before.acked_revision != ack.revision:
+        tx.events.append(
+            tenant_id=instance.tenant_id,
+            agent_id=instance.agent_id,
+            instance_id=instance.id,
+            kind="delivery.acknowledged",
+            data={"subject": ack.connection_id, "op": before.op.value, "revision": ack.revision},
+        )
+    return settled
+
+
 def lacking(rows: Collection[Delivery], observed: Mapping[str, int]) -> tuple[str, ...]:
     """Subjects of which the machine holds another revision, or has not yet acknowledged it."""
     return tuple(
@@ -247,7 +272,7 @@ async def _row(tx: Transaction, instance: Instance, subject: str) -> Delivery | 
 
 
 async def _machines(tx: Transaction, tenant_id: str, user_id: str) -> list[Instance]:
-    return [*await tx.instances.for_user(tenant_id=tenant_id, user_id=user_id, states=_ALIVE)]
+    return [*await tx.instances.for_user(tenant_id=tenant_id, user_id=user_id, states=ALIVE)]
 
 
 async def _machines_using(tx: Transaction, connection: Connection) -> list[Instance]:
