@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from aura_core.crypto import lp
-
 from aura_control.db.models import ConnectionState, ConnectionStatus, Integration
+from aura_core.crypto import lp
 from aura_core.errors import EnvelopeError
 
 __all__ = ["Connection", "Grant", "SealedTokens", "Slot", "envelope_digest"]

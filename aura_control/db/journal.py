@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from aura_core.crypto import lp
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from aura_control.db.models import AuditHead, AuditLog, Event, Tenant
 from aura_control.db.statements import insert_or
+from aura_core.crypto import lp
 from aura_core.errors import EnvelopeError, NotFound
 
 __all__ = ["GENESIS", "AuditKey", "Journal", "entry_mac"]
