@@ -10,7 +10,7 @@ import pytest
 from aura_control.db.columns import milliseconds
 from aura_control.db.engine import Database
 from aura_control.db.models import Delivery, DeliveryOp, Instance, InstanceState
-from tests.control.db.conftest import Clock
+from tests.control.db.world import Clock
 
 S = InstanceState
 
