@@ -16,13 +16,14 @@ from aura_core.manifest._auth import (
     TokenExchangeAuth,
     WebhookAuth,
 )
-from aura_core.manifest._base import is_loopback, template_variables
+from aura_core.manifest._base import is_loopback, read_path, template_variables
 from aura_core.manifest._load import load_manifest
-from aura_core.manifest._model import Manifest
+from aura_core.manifest._model import Manifest, relocate
 from aura_core.manifest._oauth import (
     Authorization,
     ErrorInSuccess,
     ExchangeStep,
+    JwtAssertion,
     RefreshTokens,
     Revocation,
     TokenEndpoint,
@@ -43,6 +44,7 @@ from aura_core.manifest._request import (
     ToolFacts,
     Variable,
 )
+from aura_core.manifest._values import is_public_host, wrong_value
 
 __all__ = [
     "BEARER",
@@ -58,6 +60,7 @@ __all__ = [
     "Environment",
     "ErrorInSuccess",
     "ExchangeStep",
+    "JwtAssertion",
     "KeyField",
     "Manifest",
     "McpServer",
@@ -76,6 +79,10 @@ __all__ = [
     "Variable",
     "WebhookAuth",
     "is_loopback",
+    "is_public_host",
     "load_manifest",
+    "read_path",
+    "relocate",
     "template_variables",
+    "wrong_value",
 ]
