@@ -43,6 +43,7 @@ from aura_core.manifest._request import (
     Skill,
     ToolFacts,
     Variable,
+    snake_case,
 )
 from aura_core.manifest._values import is_public_host, wrong_value
 
@@ -83,6 +84,7 @@ __all__ = [
     "load_manifest",
     "read_path",
     "relocate",
+    "snake_case",
     "template_variables",
     "wrong_value",
 ]

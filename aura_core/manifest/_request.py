@@ -65,6 +65,8 @@ class RateLimit(Frozen):
     """How the provider says "slow down" (RFC 6585 §4, RFC 9110 §10.2.3 unless said)."""
 
     statuses: tuple[Annotated[int, Field(ge=400, le=599)], ...] = (429,)
+    """Those but 429 mean other things too, and need evidence: one of ``codes``, nothing remaining,
+    or a time to come back."""
     retry_after_header: HeaderName | None = "Retry-After"
     remaining_header: HeaderName | None = None
     reset_header: HeaderName | None = None
