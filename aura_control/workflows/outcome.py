@@ -18,8 +18,8 @@ __all__ = ["Outcome", "done", "failed", "run_step"]
 
 _log = logging.getLogger(__name__)
 
-_ONCE = Retries(attempts=1)
 _LONGEST_STEP = 300.0
+_ONCE = Retries(attempts=1, attempt_seconds=_LONGEST_STEP)
 
 Outcome = dict[str, Any]
 """``{"ok": true, ...}`` or ``{"ok": false, "retry": bool, "reason": str}``."""
@@ -37,7 +37,7 @@ async def run_step(engine: Engine, name: str, work: Callable[[], Awaitable[Outco
     """Runs the work as a step of the workflow at hand; it always has an outcome."""
     try:
         outcome: Outcome = await engine.step(
-            name, _outcome_of, name, work, retries=_ONCE, timeout=_LONGEST_STEP
+            name, _outcome_of, name, work, retries=_ONCE
         )
     except TimeoutError:
         return failed(f"The step {name} took longer than {_LONGEST_STEP:.0f} s.", retry=True)
