@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from aura_control.db.connection import Connection, Grant, Slot
 from aura_control.db.models import ConnectionState, Delivery
 from aura_control.db.transaction import Transaction
@@ -15,7 +17,13 @@ from aura_control.services.keys import Vault
 from aura_control.services.providers import auth_id, named_method
 from aura_control.services.refresh import fresh_envelope
 from aura_core.adapter import Connected, Validation
-from aura_core.errors import Conflict, InvalidInput, NotFound
+from aura_core.errors import (
+    Conflict,
+    EnvelopeError,
+    InvalidInput,
+    NotFound,
+    ReauthorizationRequired,
+)
 from aura_core.manifest import AuthMethod, Manifest, OAuth2Auth
 
 if TYPE_CHECKING:
@@ -31,6 +39,8 @@ __all__ = [
     "store_connected",
     "validate_connection",
 ]
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,9 +222,14 @@ async def _grant(
     if kept and existing is not None and existing.auth_method == auth_id(method):
         # Many providers send a refresh token only at the first consent; the one that is stored
         # goes on being valid for this account.
-        old = await vault.open_envelope(tx, existing, renewing=True)
-        if old.refresh_token is not None:
-            secrets["refresh_token"] = old.refresh_token
+        try:
+            old = await vault.open_envelope(tx, existing, renewing=True)
+        except EnvelopeError as error:
+            # Connecting again is how a credential that cannot be opened is mended.
+            _log.warning("old_tokens_unreadable", connection_id=existing.id, reason=error.message)
+        else:
+            if old.refresh_token is not None:
+                secrets["refresh_token"] = old.refresh_token
     tokens = await vault.seal_tokens(
         tx, tenant_id=owner.tenant_id, slot=slot, method=method, secrets=secrets
     )
@@ -253,7 +268,10 @@ async def validate_connection(
     """
     async with services.database.reading() as tx:
         connection = await find_connection(tx, principal, provider)
-    envelope = await fresh_envelope(services, principal.tenant_id, connection)
+    try:
+        envelope = await fresh_envelope(services, principal.tenant_id, connection)
+    except ReauthorizationRequired as error:
+        return Validation(valid=False, reason=error.message)
     integration, ctx = services.providers.of(connection)
     validation = await integration.adapter.validate_credentials(ctx, envelope)
     if not validation.valid:

@@ -67,7 +67,7 @@ async def _revoke(services: Services, connection: Connection) -> Sequence[Revoca
     except AuraError as error:
         # The plugin is gone, or the credential does not open: nothing can be sent anywhere.
         return _failed(error.message)
-    except Exception:
+    except Exception:  # noqa: BLE001 - a plugin's code may raise anything
         _log.exception("revocation_broke", provider=connection.provider)
         return _failed("The integration's plugin failed.")
 

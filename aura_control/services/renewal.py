@@ -225,7 +225,7 @@ class Renewal:
         """
         try:
             return await self._commit(connection, ctx, envelope, renewed, deliver=True)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it was, the tokens come first
             _log.exception("refresh_commit_failed", connection_id=connection.id)
             return await self._commit(connection, ctx, envelope, renewed, deliver=False)
 

@@ -64,7 +64,7 @@ class Sweeper:
     async def _guarded(self, work: Awaitable[float | None]) -> float | None:
         try:
             return await work
-        except Exception:
+        except Exception:  # noqa: BLE001 - the next sweep may succeed
             _log.exception("sweep_failed")
             return None
 
@@ -130,5 +130,5 @@ class Sweeper:
             except AuraError as error:
                 # It is in the connection's state already; here it is for the operator.
                 _log.info("not_renewed", connection_id=connection.id, reason=error.message)
-            except Exception:
+            except Exception:  # noqa: BLE001 - a plugin's code may raise anything
                 _log.exception("renewal_broke", connection_id=connection.id)
