@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from aura_control.services.keys import Vault
     from aura_control.services.providers import Providers
     from aura_control.services.refresh import Refresher
+    from aura_control.services.sealing import Sealer
+    from aura_control.services.skills import Skills
     from aura_control.settings import Settings
     from aura_core.registry import Registry
 
@@ -42,6 +44,8 @@ class Services:
     providers: Providers
     locks: Locks
     refresher: Refresher
+    skills: Skills
+    sealer: Sealer
     deliverer: Deliverer
     machines: MachineClient
     workflows: Workflows

@@ -111,9 +111,7 @@ async def update_agent(request: Request) -> JSONResponse:
         config=body.config,
         integrations=None if body.integrations is None else tuple(body.integrations),
     )
-    view = await agents.update(
-        services_of(request), principal, agent_id_of(request), changes
-    )
+    view = await agents.update(services_of(request), principal, agent_id_of(request), changes)
     return JSONResponse(agent_document(view))
 
 

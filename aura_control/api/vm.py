@@ -110,21 +110,26 @@ async def _signed(
     model: type[B],
     take: Callable[[Transaction, Instance, B], Awaitable[R]],
 ) -> tuple[Instance, R]:
-    """Checks who sends before what is sent is read, and takes it in, in one transaction."""
+    """Checks who sends before what is sent is read, and takes it in, in one transaction.
+
+    The signature is checked before that transaction: strangers do not get to hold up writers.
+    """
     raw = await _raw(request)
-    async with services.database.transaction() as tx:
-        instance = await enrolment.authenticate(
+    async with services.database.reading() as tx:
+        instance_id = await enrolment.authenticate(
             tx,
             headers=request.headers,
             method=request.method,
             path=_signed_path(request),
             body=raw,
         )
-        try:
-            document = load_object(raw)
-        except ValueError as error:
-            raise MalformedMessage(f"The body {error}.") from None
-        return instance, await take(tx, instance, checked(model, document))
+    try:
+        body = checked(model, load_object(raw))
+    except ValueError as error:
+        raise MalformedMessage(f"The body {error}.") from None
+    async with services.database.transaction() as tx:
+        instance = await enrolment.admitted(tx, instance_id)
+        return instance, await take(tx, instance, body)
 
 
 def _signed_path(request: Request) -> str:
