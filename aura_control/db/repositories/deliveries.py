@@ -49,8 +49,8 @@ class Deliveries(Repository):
 
         The revision is ``max(previous + 1, above + 1, milliseconds now)``; ``above`` is what the
         machine says it holds, where that is more than is known here. An earlier message is
-        dropped: the new one has to be sealed. ``attempts`` are those that already failed for this wish.
-        Raises NotFound without the instance.
+        dropped: the new one has to be sealed. ``attempts`` are those of this wish that already
+        failed. Raises NotFound without the instance.
         """
         owner = select(Instance).where(Instance.id == instance_id, Instance.tenant_id == tenant_id)
         instance = await self._one(owner)
