@@ -9,6 +9,7 @@ import httpx
 
 if TYPE_CHECKING:
     from aura_control.db.engine import Database
+    from aura_control.metrics import Metrics
     from aura_control.ports import (
         Clock,
         Deliverer,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from aura_control.services.sealing import Sealer
     from aura_control.services.skills import Skills
     from aura_control.settings import Settings
+    from aura_control.web.pages import Pages
     from aura_core.registry import Registry
 
 __all__ = ["Services"]
@@ -50,3 +52,5 @@ class Services:
     machines: MachineClient
     workflows: Workflows
     events: Notifier
+    metrics: Metrics
+    pages: Pages
