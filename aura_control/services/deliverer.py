@@ -57,8 +57,8 @@ class Pace:
     def retry_after(self, attempts: int) -> float:
         """Seconds until the next attempt after ``attempts`` failures, with full jitter in the
         upper half so that machines that failed together do not come back together."""
-        ceiling = min(self.longest_retry, self.first_retry * 2 ** min(attempts, 30))
-        return ceiling * float(random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
+        ceiling = min(self.longest_retry, self.first_retry * 2.0 ** min(attempts, 30))
+        return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
 
 
 class OutboxDeliverer:

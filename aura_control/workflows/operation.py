@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import httpx
@@ -29,7 +29,22 @@ from aura_core.registry import Registry
 if TYPE_CHECKING:
     from aura_control.composition import Services
 
-__all__ = ["Operation", "compose_operation"]
+__all__ = ["Operation", "Waits", "compose_operation"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waits:
+    """How long what is done for machines may take and how often it is looked at, in seconds."""
+
+    timings: Timings | None = None
+    """For provisioning and destroying; without one, the settings say how long joining may take."""
+    pace: Pace = field(default_factory=Pace)
+    poll: float = 1.0
+    """How often a waiting workflow looks for its messages."""
+    sweep: float | None = None
+    """Between two sweeps; without one, the interval of heartbeats."""
+    grace: float = 60.0
+    """How long an instance may stand still before the sweep looks at its workflow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +57,7 @@ class Operation:
     skills: Skills
     steps: MachineSteps
     computes: Mapping[str, Compute]
+    waits: Waits
 
     @asynccontextmanager
     async def running(self, services: Services) -> AsyncIterator[None]:
@@ -50,7 +66,12 @@ class Operation:
         At the end nothing new begins and what is under way is finished, or left to the next start.
         """
         sweeper = Sweeper(
-            services=services, engine=self.engine, steps=self.steps, computes=self.computes
+            services=services,
+            engine=self.engine,
+            steps=self.steps,
+            computes=self.computes,
+            every=self.waits.sweep or services.settings.heartbeat_seconds,
+            grace=self.waits.grace,
         )
         async with AsyncExitStack() as stack:
             for compute in self.computes.values():
@@ -75,13 +96,10 @@ def compose_operation(
     http: httpx.AsyncClient,
     machines: MachineClient,
     clock: Clock,
-    timings: Timings | None = None,
-    pace: Pace | None = None,
-    poll_seconds: float = 1.0,
+    waits: Waits,
 ) -> Operation:
-    """Puts the parts together; nothing runs yet. Raises what importing the computes' plugins
-    raises. ``poll_seconds`` is how often waiting workflows look for their messages."""
-    timings = timings or Timings(join=settings.join_seconds)
+    """Puts the parts together; nothing runs yet."""
+    timings = waits.timings or Timings(join=settings.join_seconds)
     skills = Skills(registry)
     sealer = Sealer(vault=vault, registry=registry, skills=skills, http=http, clock=clock)
     deliverer = OutboxDeliverer(
@@ -90,12 +108,12 @@ def compose_operation(
         vault=vault,
         machines=machines,
         clock=clock,
-        pace=pace,
+        pace=waits.pace,
     )
     engine = Engine(
         database_url=settings.durable,
         executor_id=settings.executor_id,
-        poll_seconds=poll_seconds,
+        poll_seconds=waits.poll,
     )
     computes = registry.computes()
     steps = MachineSteps(
@@ -115,6 +133,7 @@ def compose_operation(
         skills=skills,
         steps=steps,
         computes=computes,
+        waits=waits,
     )
 
 

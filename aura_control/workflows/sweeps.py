@@ -40,19 +40,21 @@ class Sweeper:
         engine: Engine,
         steps: MachineSteps,
         computes: Mapping[str, Compute],
-        grace: float = 60.0,
+        every: float,
+        grace: float,
         orphans_every: float = 600.0,
     ) -> None:
         self._services = services
         self._engine = engine
         self._steps = steps
         self._computes = computes
+        self._every = every
         self._grace = grace
         self._orphans_every = orphans_every
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Sweeps once at the start, and then at each heartbeat's interval."""
+        """Sweeps once at the start, and then at intervals."""
         loop = asyncio.get_running_loop()
         orphans_due = loop.time()
         grace = 0.0
@@ -64,7 +66,7 @@ class Sweeper:
                 orphans_due = loop.time() + self._orphans_every
             grace = self._grace
             try:
-                async with asyncio.timeout(self._services.settings.heartbeat_seconds):
+                async with asyncio.timeout(self._every):
                     await self._stop.wait()
             except TimeoutError:
                 continue
