@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Workflows,
     )
     from aura_control.services.keys import Vault
+    from aura_control.services.providers import Providers
     from aura_control.services.refresh import Refresher
     from aura_control.settings import Settings
     from aura_core.registry import Registry
@@ -38,6 +39,7 @@ class Services:
     http: httpx.AsyncClient
     """For providers; services give it to adapters and never call it themselves."""
     oauth_clients: OAuthClients
+    providers: Providers
     locks: Locks
     refresher: Refresher
     deliverer: Deliverer

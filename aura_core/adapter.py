@@ -27,6 +27,7 @@ __all__ = [
     "TokenAnswer",
     "TokenRefresh",
     "Validation",
+    "default_adapter",
 ]
 
 
@@ -111,3 +112,13 @@ class IntegrationAdapter:
     """Behaviour of one integration (seed words in snake_case)."""
 
     id: str
+    """Equals the manifest's id."""
+
+    def __init__(self, provider: str | None = None) -> None:
+        if provider is not None:
+            self.id = provider
+
+
+def default_adapter(manifest: Manifest) -> IntegrationAdapter:
+    """The adapter of a provider without behaviour of its own."""
+    return IntegrationAdapter(manifest.id)

@@ -1,0 +1,33 @@
+"""The whole URL table."""
+
+from __future__ import annotations
+
+from starlette.routing import BaseRoute, Route
+
+from aura_control.api import health, integrations, providers
+from aura_control.web import authorization
+
+__all__ = ["routes"]
+
+
+def routes() -> list[BaseRoute]:
+    """Every route of the control plane."""
+    return [
+        Route("/healthz", health.healthz, methods=["GET"]),
+        Route("/readyz", health.readyz, methods=["GET"]),
+        Route("/metrics", health.metrics, methods=["GET"]),
+        Route("/api/providers", providers.list_providers, methods=["GET"]),
+        Route("/api/integrations", integrations.list_integrations, methods=["GET"]),
+        Route("/api/integrations/{provider}", authorization.authorize, methods=["GET"]),
+        Route("/api/integrations/{provider}", integrations.connect_by_fields, methods=["POST"]),
+        Route(
+            "/api/integrations/{provider}", integrations.disconnect_integration, methods=["DELETE"]
+        ),
+        Route("/api/integrations/{provider}/link", integrations.link_integration, methods=["POST"]),
+        Route("/api/integrations/{provider}/callback", authorization.callback, methods=["GET"]),
+        Route(
+            "/api/integrations/{provider}/validate",
+            integrations.validate_integration,
+            methods=["POST"],
+        ),
+    ]
