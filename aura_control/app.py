@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import httpx
-from aura_core.api import http_client
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -38,6 +37,7 @@ from aura_control.services.watching import Watchers
 from aura_control.settings import Settings
 from aura_control.web.pages import Pages
 from aura_control.workflows.operation import Waits, compose_operation
+from aura_core.api import http_client
 from aura_core.errors import AuraError, ConfigurationError
 from aura_core.manifest import OAuth2Auth
 from aura_core.registry import Registry
