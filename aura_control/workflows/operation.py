@@ -40,6 +40,8 @@ class Waits:
     pace: Pace = field(default_factory=Pace)
     poll: float = 1.0
     """How often a waiting workflow looks for its messages."""
+    drain: float = 20.0
+    """How long steps under way may take at shutdown."""
     sweep: float | None = None
     """Between two sweeps; without one, the interval of heartbeats."""
     grace: float = 60.0
@@ -113,6 +115,7 @@ def compose_operation(
         database_url=settings.durable,
         executor_id=settings.executor_id,
         poll_seconds=waits.poll,
+        drain_seconds=waits.drain,
     )
     computes = registry.computes()
     steps = MachineSteps(

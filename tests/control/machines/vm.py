@@ -227,4 +227,6 @@ class Network(httpx.AsyncBaseTransport):
         assert request.url.path.startswith(prefix)
         subject = request.url.path.removeprefix(prefix)
         self.reached.append((vm.instance_id, subject))
-        return vm.receive(subject, request, await request.aread())
+        answer = vm.receive(subject, request, await request.aread())
+        # As a real connection gives it: to be read once, by whoever sent the request.
+        return httpx.Response(answer.status_code, stream=httpx.ByteStream(answer.content))
