@@ -51,6 +51,8 @@ class Outside:
 
     http: Callable[[], httpx.AsyncClient] = http_client
     """Makes the client for providers."""
+    machines: Callable[[], VmdClient] = VmdClient
+    """Makes the client for machines' daemons."""
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     clock: Clock = utc_now
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -108,14 +110,14 @@ async def _services(
         clients = RegisteredClients(outside.environment)
         providers = Providers(registry=registry, http=http, clients=clients, clock=outside.clock)
         locks = await _locks(settings, database, stack)
-        machines = VmdClient()
+        machines = outside.machines()
         stack.push_async_callback(machines.aclose)
         operation = compose_operation(
             settings=settings,
             database=database,
             vault=vault,
             registry=registry,
-            http=http,
+            providers=providers,
             machines=machines,
             clock=outside.clock,
             waits=outside.waits,
