@@ -228,7 +228,7 @@ def _parse(stored: object) -> _Parsed:
         document = load_object(stored)
     except ValueError as error:
         raise EnvelopeError(f"The stored envelope {error}.") from None
-    if document.get("v") != _VERSION or type(document["v"]) is not int:
+    if document.get("v") != _VERSION:
         raise EnvelopeError(
             f"The stored envelope is not of version {_VERSION}.",
             hint="It may have been written by a newer Aura.",

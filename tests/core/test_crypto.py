@@ -70,7 +70,6 @@ def test_a_value_opens_only_as_what_it_was_sealed_as(one: Identity, other: Ident
         {"field": "access_token7", "revision": 0},
         {"field": "access_toke", "revision": 7},
     ],
-    ids=str,
 )
 def test_a_moved_value_does_not_open(moved: dict[str, object]) -> None:
     with pytest.raises(EnvelopeError, match="does not open"):
@@ -225,7 +224,6 @@ def test_the_uses_of_a_key_are_counted_and_end() -> None:
         {"revision": True},
         {"revision": "7"},
     ],
-    ids=str,
 )
 def test_an_identity_checks_itself(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="Identity"):
@@ -238,3 +236,18 @@ def test_no_key_material_shows() -> None:
         assert "oooo" not in shown
         assert "nnnn" not in shown
     assert repr(RING) == "Keyring(m1 decrypt_only, m2 active)"
+
+
+@pytest.mark.parametrize(
+    ("stored", "reason"),
+    [
+        (altered(v=2), "not of version 1"),
+        (altered(extra=1), "a field too many or too few"),
+        (altered(kid="k1"), "kid is not a key id"),
+        (altered(tag="AAAA"), "tag is not 16 bytes"),
+        (STORED + " ", "not in canonical form"),
+    ],
+)
+def test_the_reason_for_a_refusal_is_named(stored: str, reason: str) -> None:
+    with pytest.raises(EnvelopeError, match=reason):
+        TENANT.open(stored, IDENTITY)

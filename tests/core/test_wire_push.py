@@ -150,7 +150,6 @@ def test_one_flipped_bit_anywhere_in_the_text_is_refused(bit: int) -> None:
         {"instance_id": "c1", "connection_id": "i1"},
         {"instance_id": "i", "connection_id": "1c1"},
     ],
-    ids=str,
 )
 def test_a_header_with_another_value_is_refused_for_its_signature(
     changes: dict[str, object],
