@@ -120,13 +120,15 @@ test-system: setup tools ## Tests that boot real machines in namespaces (Linux, 
 .PHONY: test-pythons
 test-pythons: tools $(addprefix test-python-,3.12 3.13) ## The unit tests under Python 3.12 and 3.13, where present
 
-.PHONY: test-python-%
 test-python-%:
-	@if ! python$* -c pass 2>/dev/null; then echo "python$* is not here: left out"; exit 0; fi; \
-	venv=$(CACHE)/python$*; \
+	@python=; venv=$(CACHE)/python$*; \
+	for found in python$* "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$*.*/bin/python; do \
+	    if "$$found" -c pass 2>/dev/null; then python=$$found; fi; \
+	done; \
+	if [ -z "$$python" ]; then echo "python$* is not here: left out"; exit 0; fi; \
 	if [ ! -e $$venv/stamp ] || [ .ci/requirements.txt -nt $$venv/stamp ]; then \
 	    printf '%-10s %s\n' venv "$$venv"; \
-	    python$* -m venv --clear $$venv; \
+	    "$$python" -m venv --clear $$venv; \
 	    $$venv/bin/python $(HASHED) .ci/requirements.txt; \
 	    touch $$venv/stamp; \
 	fi; \

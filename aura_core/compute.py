@@ -17,7 +17,7 @@ __all__ = ["Compute", "HostContext", "Machine", "MachineRequest"]
 
 @dataclass(frozen=True, kw_only=True)
 class HostContext:
-    """What the host gives plugins at start: a directory of their own and the operator's settings."""
+    """What the host gives plugins at start: a directory of their own, the operator's settings."""
 
     data_dir: Path
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)

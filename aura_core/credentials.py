@@ -76,7 +76,7 @@ class BrokerBinding(BaseModel):
 
 
 class CredentialPayload(BaseModel):
-    """Plaintext of a delivered credential. ``fields`` are those that ``binding.placements`` name."""
+    """Plaintext of a delivered credential: the ``fields`` that ``binding.placements`` name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

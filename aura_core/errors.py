@@ -76,7 +76,7 @@ class ConfigurationError(AuraError):
 
 
 class ManifestError(ConfigurationError):
-    """A manifest is not usable: ``source`` (file), ``key`` (dotted) and ``reason`` say where and why."""
+    """A manifest is not usable: ``source`` (file), ``key`` and ``reason`` say where and why."""
 
     def __init__(self, *, source: str, key: str, reason: str, hint: str | None = None) -> None:
         where = f"{source}: {key}" if key else source

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from aura_core.errors import InvalidInput
-from aura_core.manifest import Manifest
+from aura_core.manifest import Manifest, Skill
 from aura_core.tools import Tool
 
 __all__ = [
@@ -144,7 +144,7 @@ def build_skill(
     skill = manifest.skill
     facts = {"provider": manifest.id, "name": manifest.name, "command": skill.command}
     files = [
-        VmWriteFile(path="SKILL.md", content=_skill_md(manifest, tools)),
+        VmWriteFile(path="SKILL.md", content=_skill_md(manifest, skill, tools)),
         VmWriteFile(path="skill.json", content=json.dumps(facts, sort_keys=True) + "\n"),
         VmWriteFile(path=f"bin/{skill.command}", content=_COMMAND, permissions="0755"),
     ]
@@ -158,13 +158,12 @@ def build_skill(
     )
 
 
-def _skill_md(manifest: Manifest, tools: Sequence[Tool]) -> str:
-    assert manifest.skill is not None
-    command = "{baseDir}/bin/" + manifest.skill.command
+def _skill_md(manifest: Manifest, skill: Skill, tools: Sequence[Tool]) -> str:
+    command = "{baseDir}/bin/" + skill.command
     lines = [
         "---",
-        f"name: {manifest.skill.dir_name}",
-        f"description: {json.dumps(manifest.skill.description)}",
+        f"name: {skill.dir_name}",
+        f"description: {json.dumps(skill.description)}",
         "---",
         f"# {manifest.name}",
         "",
@@ -226,10 +225,9 @@ def unpack_skills(archive: bytes, target: Path) -> tuple[str, ...]:
         with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as tar:
             for entry in tar:
                 name = posixpath.normpath(entry.name)
-                if not entry.isfile() or name != entry.name or name.startswith(("/", "..")):
+                handle = tar.extractfile(entry) if entry.isreg() else None
+                if handle is None or name != entry.name or name.startswith(("/", "..")):
                     raise InvalidInput("The skills archive holds something other than plain files.")
-                handle = tar.extractfile(entry)
-                assert handle is not None
                 found[name] = (handle.read(), entry.mode & 0o755)
     except (tarfile.TarError, lzma.LZMAError, EOFError):
         raise InvalidInput("The skills archive is damaged.") from None

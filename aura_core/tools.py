@@ -132,7 +132,7 @@ def tool(function: Callable[..., Awaitable[Any]]) -> Tool:
     model = create_model(name, __config__=ConfigDict(extra="forbid", frozen=True), **fields)
     try:
         model.model_json_schema()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - pydantic raises several kinds for a type it lacks
         raise PluginError(f"{name}: its types have no JSON schema: {error}") from None
     return Tool(name=name, description=description, arguments=model, function=function)
 

@@ -1,4 +1,4 @@
-"""Reading manifests: TOML to :class:`Manifest`, with errors that say file, key, reason, spelling."""
+"""Reading manifests: TOML to :class:`Manifest`; errors say file, key, reason, spelling."""
 
 from __future__ import annotations
 

@@ -81,7 +81,8 @@ class Manifest(Frozen):
             unknown = sorted(set(self._templates(method)) - known)
             if unknown:
                 raise ValueError(
-                    f"auth {method.id or method.strategy}: {{{unknown[0]}}} is not declared in variables"
+                    f"auth {method.id or method.strategy}: "
+                    f"{{{unknown[0]}}} is not declared in variables"
                 )
         if self.status == "coming_soon" and not self.status_reason:
             raise ValueError("coming_soon needs status_reason")

@@ -70,7 +70,6 @@ def test_a_value_opens_only_as_what_it_was_sealed_as(one: Identity, other: Ident
         {"field": "access_token7", "revision": 0},
         {"field": "access_toke", "revision": 7},
     ],
-    ids=str,
 )
 def test_a_moved_value_does_not_open(moved: dict[str, object]) -> None:
     with pytest.raises(EnvelopeError, match="does not open"):
@@ -147,7 +146,7 @@ def altered(**changes: object) -> str:
         None,
         STORED.encode(),
     ],
-    ids=lambda value: repr(value)[:40],
+    ids=lambda _: "form",
 )
 def test_only_the_one_form_is_read(stored: str) -> None:
     with pytest.raises(EnvelopeError) as caught:
@@ -225,7 +224,6 @@ def test_the_uses_of_a_key_are_counted_and_end() -> None:
         {"revision": True},
         {"revision": "7"},
     ],
-    ids=str,
 )
 def test_an_identity_checks_itself(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="Identity"):
@@ -249,6 +247,7 @@ def test_no_key_material_shows() -> None:
         (altered(tag="AAAA"), "tag is not 16 bytes"),
         (STORED + " ", "not in canonical form"),
     ],
+    ids=["version", "fields", "kid", "tag", "form"],
 )
 def test_the_reason_for_a_refusal_is_named(stored: str, reason: str) -> None:
     with pytest.raises(EnvelopeError, match=reason):

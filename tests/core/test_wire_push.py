@@ -150,7 +150,6 @@ def test_one_flipped_bit_anywhere_in_the_text_is_refused(bit: int) -> None:
         {"instance_id": "c1", "connection_id": "i1"},
         {"instance_id": "i", "connection_id": "1c1"},
     ],
-    ids=str,
 )
 def test_a_header_with_another_value_is_refused_for_its_signature(
     changes: dict[str, object],
@@ -259,7 +258,7 @@ def test_revisions_only_rise_and_follow_the_clock(previous: int | None, now_ms: 
         header_with(connection_id="a\x00"),
         header_with(connection_id="a" * 129),
     ],
-    ids=lambda raw: raw.decode()[-40:],
+    ids=lambda _: "form",  # the values hold fresh keys: a name must not
 )
 def test_only_the_one_form_is_read(raw: bytes) -> None:
     with pytest.raises(MalformedMessage):

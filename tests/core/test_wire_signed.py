@@ -73,7 +73,6 @@ def test_an_acknowledgement_arrives() -> None:
         {"applied_at": NOW - 1},
         {"sig": b64url(bytes(64))},
     ],
-    ids=str,
 )
 def test_an_altered_acknowledgement_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(SignatureInvalid):
@@ -99,7 +98,6 @@ def test_another_machines_acknowledgement_is_refused() -> None:
         {"sig": "AAAA"},
         {"sig": 5},
     ],
-    ids=str,
 )
 def test_only_the_one_form_of_an_acknowledgement_is_read(changes: dict[str, object]) -> None:
     with pytest.raises(MalformedMessage):
@@ -125,7 +123,6 @@ def test_a_signed_request_arrives() -> None:
         {"body": b""},
         {"public": OTHER_VM.sig_public},
     ],
-    ids=str,
 )
 def test_a_signature_is_for_one_request_only(changes: dict[str, object]) -> None:
     with pytest.raises(SignatureInvalid, match="does not verify"):

@@ -1,0 +1,186 @@
+"""The database: one transaction for a request or a task, with every repository on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm import Session
+
+from aura_control.db.columns import utc_now
+from aura_control.db.journal import AuditKey
+from aura_control.db.transaction import Transaction
+from aura_core.errors import ConfigurationError
+
+__all__ = ["Database", "database_url", "open_engine"]
+
+_WAIT_SECONDS = 30
+"""How long a transaction waits for another one: SQLite's writer, or a row lock."""
+
+_READ_ONLY = "aura_read_only"
+
+_READING: dict[str, dict[str, Any]] = {
+    "sqlite": {_READ_ONLY: True},
+    "postgresql": {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"},
+}
+
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
+
+
+def database_url(text: str) -> URL:
+    """Parses a database URL and names the driver; raises ConfigurationError."""
+    hint = "Use sqlite:////path/to/aura.db or postgresql://user@host/name."
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise ConfigurationError("The database URL cannot be parsed.", hint=hint) from error
+    driver = _DRIVERS.get(url.drivername)
+    if driver is None:
+        raise ConfigurationError(f"Aura has no driver for {url.drivername!r}.", hint=hint)
+    if driver == "sqlite+aiosqlite" and url.database in (None, "", ":memory:"):
+        raise ConfigurationError("A database in memory cannot be shared.", hint=hint)
+    return url.set(drivername=driver)
+
+
+def open_engine(text: str) -> AsyncEngine:
+    """An engine for ``text``, set up so that a commit that returned is on the disk."""
+    url = database_url(text)
+    if url.get_backend_name() == "sqlite":
+        return _open_sqlite(url)
+    limit = _WAIT_SECONDS * 1000
+    return create_async_engine(
+        url,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": 10,
+            "options": f"-c statement_timeout={limit} -c lock_timeout={limit}"
+            f" -c idle_in_transaction_session_timeout={2 * limit}",
+        },
+    )
+
+
+def _open_sqlite(url: URL) -> AsyncEngine:
+    # The journal files get the mode of the database: for its owner only.
+    Path(str(url.database)).touch(mode=0o600)
+    engine = create_async_engine(url, connect_args={"timeout": _WAIT_SECONDS})
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver must not begin by itself: see _begin
+        cursor = connection.cursor()
+        for pragma in (
+            f"busy_timeout={_WAIT_SECONDS * 1000}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A deferred transaction that turns from reading to writing fails at once when another
+        # one wrote meanwhile, whatever the busy timeout: writers say so at their beginning.
+        reading = bool(connection.get_execution_options().get(_READ_ONLY))
+        connection.exec_driver_sql(f"PRAGMA query_only={'ON' if reading else 'OFF'}")
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _refuse_unit_of_work(session: Session, _context: object, _instances: object) -> None:
+    """Rows are for reading: a change of one would be a state change without its audit entry."""
+    if session.new or session.dirty or session.deleted:
+        raise RuntimeError("rows are read-only: change them through a repository")
+
+
+class Database:
+    """The control plane's database. One per process and event loop; close it at the end."""
+
+    def __init__(
+        self, engine: AsyncEngine, *, audit_key: AuditKey, clock: Callable[[], datetime]
+    ) -> None:
+        self._engine = engine
+        self._audit_key = audit_key
+        self._clock = clock
+        self._sessions = async_sessionmaker(engine, expire_on_commit=False)
+        # SQLite has one writer. Tasks of this process queue here, in order, instead of polling
+        # the file's lock against each other.
+        self._turn = asyncio.Lock() if engine.dialect.name == "sqlite" else None
+
+    @classmethod
+    def open(
+        cls, url: str, *, audit_key: AuditKey, clock: Callable[[], datetime] = utc_now
+    ) -> Database:
+        """Opens ``url`` (``sqlite:///file`` or ``postgresql://``); connects at first use.
+
+        ``audit_key`` derives a tenant's audit key from its id and salt. ``clock`` is read once
+        for each transaction. Raises ConfigurationError.
+        """
+        return cls(open_engine(url), audit_key=audit_key, clock=clock)
+
+    @property
+    def dialect(self) -> str:
+        """``sqlite`` or ``postgresql``."""
+        return self._engine.dialect.name
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """One transaction: committed, with its audit entries, when the block ends without error.
+
+        Do not nest: on SQLite the inner one would wait for the outer one.
+        """
+        async with self._own_turn(), self._session() as session, session.begin():
+            tx = Transaction(session, now=self._clock(), audit_key=self._audit_key)
+            yield tx
+            await tx.journal.flush()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Transaction]:
+        """One unchanging view of the database that waits for nobody and refuses to write."""
+        async with self._session() as session, session.begin():
+            await session.connection(execution_options=_READING[self.dialect])
+            tx = Transaction(session, now=self._clock(), audit_key=self._audit_key)
+            yield tx
+            if tx.journal.pending:
+                raise RuntimeError("a reading transaction cannot write audit entries or events")
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[AsyncSession]:
+        async with self._sessions() as session:
+            event.listen(session.sync_session, "before_flush", _refuse_unit_of_work)
+            yield session
+
+    @asynccontextmanager
+    async def _own_turn(self) -> AsyncIterator[None]:
+        if self._turn is None:
+            yield
+            return
+        async with asyncio.timeout(_WAIT_SECONDS):
+            await self._turn.acquire()
+        try:
+            yield
+        finally:
+            self._turn.release()

@@ -1,0 +1,42 @@
+"""The tables, by theme. Rows are read-only outside the repositories."""
+
+from __future__ import annotations
+
+from aura_control.db.models.agents import (
+    NEXT_STATES,
+    Agent,
+    AgentIntegration,
+    Delivery,
+    DeliveryOp,
+    Instance,
+    InstanceState,
+)
+from aura_control.db.models.connections import (
+    ConnectionState,
+    ConnectionStatus,
+    Integration,
+    OAuthTransaction,
+)
+from aura_control.db.models.journal import AuditHead, AuditLog, Event
+from aura_control.db.models.tenants import ApiToken, Tenant, TenantKey, User
+
+__all__ = [
+    "NEXT_STATES",
+    "Agent",
+    "AgentIntegration",
+    "ApiToken",
+    "AuditHead",
+    "AuditLog",
+    "ConnectionState",
+    "ConnectionStatus",
+    "Delivery",
+    "DeliveryOp",
+    "Event",
+    "Instance",
+    "InstanceState",
+    "Integration",
+    "OAuthTransaction",
+    "Tenant",
+    "TenantKey",
+    "User",
+]

@@ -1,0 +1,57 @@
+"""What happened: events for people who watch, and the audit log for those who must be sure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from aura_control.db.columns import Base
+
+__all__ = ["AuditHead", "AuditLog", "Event"]
+
+_Serial = BigInteger().with_variant(Integer(), "sqlite")  # only INTEGER counts up by itself there
+
+
+class Event(Base):
+    """Something that an agent's watchers see; ``id`` is the Last-Event-ID of server-sent events."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index(None, "agent_id", "id"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    agent_id: Mapped[str]
+    instance_id: Mapped[str | None]
+    kind: Mapped[str]
+    data: Mapped[dict[str, Any]]
+    at: Mapped[datetime]
+
+
+class AuditLog(Base):
+    """One entry of a tenant's chain; triggers refuse to change or delete it."""
+
+    __tablename__ = "audit_logs"
+    __table_args__ = (UniqueConstraint("tenant_id", "seq"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    seq: Mapped[int] = mapped_column(BigInteger)
+    """From 1, without gaps."""
+    prev: Mapped[str] = mapped_column(String(64))
+    mac: Mapped[str] = mapped_column(String(64))
+    entry: Mapped[str]
+    """Canonical JSON: action_type, actor, agent_id, target, metadata, at."""
+    at: Mapped[datetime]
+
+
+class AuditHead(Base):
+    """The end of a tenant's chain; its row lock makes ``seq`` and event ids follow commits."""
+
+    __tablename__ = "audit_heads"
+
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger)
+    mac: Mapped[str] = mapped_column(String(64))

@@ -1,0 +1,148 @@
+"""Refreshing a connection's tokens: the intent before, the new tokens after.
+
+An intent is committed before the provider is asked. One that is still open when a process starts
+means that the answer was lost: the refresh token of that generation may be spent or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import update
+
+from aura_control.db.connection import Connection, SealedTokens, envelope_digest
+from aura_control.db.models import ConnectionState, ConnectionStatus, Integration
+from aura_control.db.repositories.connection_rows import ConnectionRows
+
+__all__ = ["Refreshes"]
+
+_REFRESHABLE = (ConnectionState.CONNECTED, ConnectionState.EXPIRING, ConnectionState.UNCERTAIN)
+
+
+class Refreshes(ConnectionRows):
+    """What the refresher asks of a connection; it holds the cross-process lock meanwhile."""
+
+    async def expiring(self, *, before: datetime, limit: int = 100) -> Sequence[Connection]:
+        """Connections of all tenants whose access token expires before, soonest first."""
+        query = (
+            self._rows()
+            .where(
+                Integration.token_expiry < before,
+                Integration.refresh_token.is_not(None),
+                ConnectionStatus.state.in_(_REFRESHABLE),
+            )
+            .order_by(Integration.token_expiry, Integration.id)
+            .limit(limit)
+        )
+        return await self._connections(query)
+
+    async def open_intents(self) -> Sequence[Connection]:
+        """Connections of all tenants whose refresh was begun and not finished, oldest first."""
+        query = self._rows().where(ConnectionStatus.refresh_generation.is_not(None))
+        return await self._connections(
+            query.order_by(ConnectionStatus.refresh_started_at, Integration.id)
+        )
+
+    async def begin_refresh(
+        self, *, tenant_id: str, connection_id: str, expected_revision: int
+    ) -> bool:
+        """Opens the intent to spend this revision's refresh token; False: it is another revision.
+
+        An intent that is open for the same revision keeps its beginning: that one is retried.
+        """
+        status = ConnectionStatus
+        mine = (
+            status.integration_id == connection_id,
+            status.tenant_id == tenant_id,
+            status.revision == expected_revision,
+            status.state.in_((*_REFRESHABLE, ConnectionState.REAUTH_REQUIRED)),
+        )
+        opened = await self._changed(
+            update(status)
+            .where(*mine, status.refresh_generation.is_distinct_from(expected_revision))
+            .values(
+                refresh_started_at=self._now,
+                refresh_generation=expected_revision,
+                updated_at=self._now,
+            )
+        )
+        if opened:
+            await self._audit(
+                tenant_id,
+                connection_id,
+                "connection.refresh_started",
+                "system",
+                generation=expected_revision,
+            )
+            return True
+        return await self._connection(self._rows(tenant_id).where(*mine)) is not None
+
+    async def apply_refresh(
+        self,
+        *,
+        tenant_id: str,
+        connection_id: str,
+        expected_revision: int,
+        revision: int,
+        tokens: SealedTokens,
+        token_expiry: datetime | None,
+        scopes: Sequence[str] | None = None,
+        actor: str = "system",
+    ) -> bool:
+        """Stores new tokens, sealed under ``revision``, and closes the intent.
+
+        ``revision`` comes from ``next_revision``; ``scopes`` stay when None. False: somebody
+        stored another revision meanwhile, and nothing was written.
+        """
+        digest = envelope_digest(tokens, revision)
+        row = {
+            "access_token": tokens.access_token,
+            "refresh_token": tokens.refresh_token,
+            "token_expiry": token_expiry,
+        }
+        done = await self._replace(
+            tenant_id,
+            connection_id,
+            expected_revision,
+            row=row if scopes is None else {**row, "scopes": [*scopes]},
+            status={
+                "state": ConnectionState.CONNECTED,
+                "reason": None,
+                "revision": revision,
+                "refresh_started_at": None,
+                "refresh_generation": None,
+                "envelope_digest": digest,
+            },
+        )
+        if done:
+            await self._audit(
+                tenant_id,
+                connection_id,
+                "connection.refreshed",
+                actor,
+                revision=revision,
+                envelope_digest=digest,
+            )
+        return done
+
+    async def end_refresh(self, *, tenant_id: str, connection_id: str, generation: int) -> bool:
+        """Closes the intent without new tokens, where the provider surely spent nothing."""
+        done = await self._changed(
+            update(ConnectionStatus)
+            .where(
+                ConnectionStatus.integration_id == connection_id,
+                ConnectionStatus.tenant_id == tenant_id,
+                ConnectionStatus.refresh_generation == generation,
+            )
+            .values(refresh_started_at=None, refresh_generation=None, updated_at=self._now)
+        )
+        if done:
+            await self._audit(
+                tenant_id,
+                connection_id,
+                "connection.refresh_ended",
+                "system",
+                generation=generation,
+            )
+        return done

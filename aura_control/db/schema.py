@@ -1,0 +1,71 @@
+"""Bringing a database to the tables that this version of Aura knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from aura_control.db.columns import Base
+from aura_control.db.engine import open_engine
+
+__all__ = ["differences", "head", "migrate", "version"]
+
+_LOCK = 0x41757261  # "Aura": one migration at a time among all processes of a database
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+async def migrate(url: str) -> None:
+    """Applies what is missing, in one transaction; several processes may ask at once."""
+    engine = open_engine(url)
+    try:
+        async with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":
+                await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            await connection.run_sync(lambda sync: command.upgrade(_config(sync), "head"))
+    finally:
+        await engine.dispose()
+
+
+def head() -> str:
+    """The newest migration that this version of Aura has."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    if revision is None:
+        raise RuntimeError("there are no migrations")
+    return revision
+
+
+async def version(url: str) -> str | None:
+    """The newest migration that the database has; None for an empty one."""
+    engine = open_engine(url)
+    try:
+        async with engine.connect() as connection:
+            return await connection.run_sync(
+                lambda sync: MigrationContext.configure(sync).get_current_revision()
+            )
+    finally:
+        await engine.dispose()
+
+
+async def differences(engine: AsyncEngine) -> list[object]:
+    """In what the database's tables differ from the models; empty when they agree."""
+    async with engine.connect() as connection:
+        return await connection.run_sync(
+            lambda sync: list(
+                compare_metadata(
+                    MigrationContext.configure(sync, opts={"compare_type": True}), Base.metadata
+                )
+            )
+        )
