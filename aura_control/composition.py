@@ -9,6 +9,7 @@ import httpx
 
 if TYPE_CHECKING:
     from aura_control.db.engine import Database
+    from aura_control.metrics import Metrics
     from aura_control.ports import (
         Clock,
         Deliverer,
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from aura_control.services.keys import Vault
     from aura_control.services.providers import Providers
     from aura_control.services.refresh import Refresher
+    from aura_control.services.sealing import Sealer
+    from aura_control.services.skills import Skills
     from aura_control.settings import Settings
+    from aura_control.web.pages import Pages
     from aura_core.registry import Registry
 
 __all__ = ["Services"]
@@ -42,7 +46,11 @@ class Services:
     providers: Providers
     locks: Locks
     refresher: Refresher
+    skills: Skills
+    sealer: Sealer
     deliverer: Deliverer
     machines: MachineClient
     workflows: Workflows
     events: Notifier
+    metrics: Metrics
+    pages: Pages

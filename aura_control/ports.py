@@ -83,10 +83,20 @@ class Workflows(Protocol):
 class Notifier(Protocol):
     """Wakes those in this process who follow an agent's events."""
 
+    @property
+    def closed(self) -> bool:
+        """Whether the control plane stops: watchers should end."""
+        ...
+
+    def token(self, agent_id: str) -> int:
+        """What ``wait`` compares with, taken before the events are read."""
+        ...
+
     def notify(self, agent_id: str) -> None:
         """There are new events; returns at once."""
         ...
 
-    async def wait(self, agent_id: str, timeout: float) -> bool:  # noqa: ASYNC109 - keep-alives
-        """Waits for the next ``notify``, at most ``timeout`` seconds; whether it came."""
+    async def wait(self, agent_id: str, timeout: float, token: int) -> bool:  # noqa: ASYNC109
+        """Waits until something came after ``token``, at most ``timeout`` seconds; whether it
+        did."""
         ...

@@ -33,5 +33,8 @@ async def metrics(request: Request) -> Response:
     async with services.database.reading() as tx:
         connections = await tx.gauges.connections()
         pending = await tx.gauges.pending_deliveries()
-    text = services.metrics.render(connections=connections, pending_deliveries=pending)
+    text = services.metrics.render(
+        connections={state.value: count for state, count in connections.items()},
+        pending_deliveries=pending,
+    )
     return Response(text, media_type=CONTENT_TYPE_LATEST)

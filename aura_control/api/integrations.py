@@ -13,6 +13,7 @@ from aura_control.api.request import (
     Id,
     authenticate,
     checked,
+    path_parameter,
     read_body,
     read_json,
     read_query,
@@ -74,7 +75,7 @@ async def connect_by_fields(request: Request) -> Response:
     view = await connect_with_fields(
         services_of(request),
         principal,
-        request.path_params["provider"],
+        path_parameter(request, "provider"),
         fields=body.fields,
         auth=body.auth,
         variables=body.variables,
@@ -88,7 +89,9 @@ async def link_integration(request: Request) -> Response:
     principal = await authenticate(request)
     body = await read_body(request, LinkBody, optional=True)
     wish = Wish(auth=body.auth, agent_id=body.agent_id, variables=body.variables)
-    link = await make_link(services_of(request), principal, request.path_params["provider"], wish)
+    link = await make_link(
+        services_of(request), principal, path_parameter(request, "provider"), wish
+    )
     return JSONResponse(
         {"url": link.url, "expires_at": link.expires_at.isoformat()},
         status_code=201,
@@ -101,7 +104,7 @@ async def validate_integration(request: Request) -> Response:
     principal = await authenticate(request)
     read_query(request)
     validation = await validate_connection(
-        services_of(request), principal, request.path_params["provider"]
+        services_of(request), principal, path_parameter(request, "provider")
     )
     return JSONResponse({"valid": validation.valid, "reason": validation.reason})
 
@@ -109,7 +112,7 @@ async def validate_integration(request: Request) -> Response:
 async def disconnect_integration(request: Request) -> Response:
     """Ends the connection; answers the receipt as it stands."""
     principal = await authenticate(request)
-    view = await disconnect(services_of(request), principal, request.path_params["provider"])
+    view = await disconnect(services_of(request), principal, path_parameter(request, "provider"))
     return JSONResponse(receipt_of(view))
 
 

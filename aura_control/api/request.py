@@ -1,8 +1,9 @@
-"""Reading requests: whose they are, their query, their body. All of it strictly."""
+"""Reading requests: path, query and body, all of it strictly."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar, cast
 
@@ -13,7 +14,7 @@ from aura_control.composition import Services
 from aura_control.principal import Principal
 from aura_control.problems import Malformed, TooLarge, UnsupportedMediaType
 from aura_control.services.tokens import token_hash
-from aura_core.errors import AuthenticationRequired, InvalidInput
+from aura_core.errors import AuthenticationRequired, InvalidInput, NotFound
 
 __all__ = [
     "MAX_BODY",
@@ -21,6 +22,7 @@ __all__ = [
     "Id",
     "authenticate",
     "checked",
+    "path_parameter",
     "read_body",
     "read_json",
     "read_query",
@@ -31,8 +33,11 @@ MAX_BODY = 64 * 1024
 """Bytes of a request's body."""
 
 _MAX_VALUE = 4096
+_LONGEST_TOKEN = 512
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+
+Id = Annotated[str, StringConstraints(pattern=rf"^{_ID.pattern}$")]
 """An id as it may come from outside."""
 
 
@@ -51,10 +56,14 @@ def services_of(request: Request) -> Services:
 
 
 async def authenticate(request: Request) -> Principal:
-    """Whom the request's bearer token (RFC 6750 §2.1) speaks for; else AuthenticationRequired."""
+    """Whom the request's bearer token (RFC 6750 §2.1) speaks for; else AuthenticationRequired.
+
+    Tokens are taken from the header only: one in a query ends up in logs and histories, and one in
+    a cookie would be sent along by other sites.
+    """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     token = token.strip()
-    if scheme.lower() == "bearer" and token.isascii() and 0 < len(token) <= _MAX_VALUE:
+    if scheme.lower() == "bearer" and token.isascii() and 0 < len(token) <= _LONGEST_TOKEN:
         async with services_of(request).database.reading() as tx:
             principal = await tx.tokens.authenticate(token_hash(token))
         if principal is not None:
@@ -62,6 +71,14 @@ async def authenticate(request: Request) -> Principal:
     raise AuthenticationRequired(
         "A valid API token is needed.", hint="Send it as: Authorization: Bearer <token>."
     )
+
+
+def path_parameter(request: Request, name: str) -> str:
+    """A part of the path that is an id. Raises NotFound for what can be none."""
+    value = str(request.path_params[name])
+    if not _ID.fullmatch(value):
+        raise NotFound("There is no such thing.")
+    return value
 
 
 def read_query(request: Request) -> dict[str, str]:

@@ -283,9 +283,7 @@ async def _view(tx: Transaction, agent: Agent) -> AgentView:
     instance = await current_instance(tx, agent)
     rows: Sequence[Delivery] = ()
     if instance is not None:
-        rows = await tx.deliveries.for_instance(
-            tenant_id=agent.tenant_id, instance_id=instance.id
-        )
+        rows = await tx.deliveries.for_instance(tenant_id=agent.tenant_id, instance_id=instance.id)
     return AgentView(
         agent=agent,
         integrations=None if every else tuple(providers),

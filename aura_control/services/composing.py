@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from cloudinit_templates import Composed, Plan, compose
 from pydantic import SecretStr
 
 from aura_control.db.models import Agent, Instance
@@ -18,6 +17,7 @@ from aura_core.encoding import b64url
 from aura_core.errors import InvalidInput
 from aura_core.registry import Registry
 from aura_core.runtime import AgentSpec, Runtime
+from cloudinit_templates import Composed, Plan, compose
 
 __all__ = ["RUNTIME_CONFIG", "Composer", "spec_of"]
 

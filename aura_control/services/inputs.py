@@ -52,10 +52,10 @@ def _wrong_field(field: KeyField, value: str) -> str | None:
         return "is required" if field.required else None
     if len(value) > field.max_length:
         return f"is longer than {field.max_length} characters"
-    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in value):
-        # A line break would end the header that the key is put in. PEM keys are the exception.
-        if not value.startswith("-----BEGIN "):
-            return "holds a control character"
+    # A line break would end the header that the key is put in. PEM keys are the exception.
+    control = any(ord(character) < 0x20 or ord(character) == 0x7F for character in value)
+    if control and not value.startswith("-----BEGIN "):
+        return "holds a control character"
     if field.pattern is not None and re.fullmatch(field.pattern, value) is None:
         return "does not have the expected form"
     return None

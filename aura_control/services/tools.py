@@ -74,9 +74,7 @@ async def run_tool(
     return result
 
 
-async def _prepare(
-    services: Services, principal: Principal, agent_id: str, tool: str
-) -> _Call:
+async def _prepare(services: Services, principal: Principal, agent_id: str, tool: str) -> _Call:
     async with services.database.reading() as tx:
         agent = await own(tx, principal, agent_id)
         provider = _provider_of(services, tool)

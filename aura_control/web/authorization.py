@@ -8,7 +8,7 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from aura_control.api.request import authenticate, read_query, services_of
+from aura_control.api.request import authenticate, path_parameter, read_query, services_of
 from aura_control.problems import status_of
 from aura_control.services.arrival import arrive
 from aura_control.services.authorization import Departure, Wish, depart, depart_by_ticket
@@ -27,7 +27,7 @@ async def authorize(request: Request) -> Response:
     With ``?ticket=`` the browser opened a link and sees a page when it is of no use; otherwise the
     request has a bearer token, and ``agent_id``, ``auth`` and the manifest's variables as query.
     """
-    services, provider = services_of(request), request.path_params["provider"]
+    services, provider = services_of(request), path_parameter(request, "provider")
     browser = request.cookies.get(_cookie(secure=services.settings.secure))
     if "ticket" in request.query_params:
         try:
@@ -49,7 +49,7 @@ async def authorize(request: Request) -> Response:
 
 async def callback(request: Request) -> Response:
     """Finishes the authorization; a page either way."""
-    services, provider = services_of(request), request.path_params["provider"]
+    services, provider = services_of(request), path_parameter(request, "provider")
     browser = request.cookies.get(_cookie(secure=services.settings.secure))
     try:
         connection = await arrive(services, provider, read_query(request), browser=browser)

@@ -163,9 +163,7 @@ class MachineSteps:
                 return _superseded(instance)
             if instance.quarantined_reason is not None:
                 return failed(instance.quarantined_reason)
-            rows = await tx.deliveries.for_instance(
-                tenant_id=tenant_id, instance_id=instance_id
-            )
+            rows = await tx.deliveries.for_instance(tenant_id=tenant_id, instance_id=instance_id)
             expires = instance.join_expires_at
             left = 0.0 if expires is None else (expires - tx.now).total_seconds()
         return done(
@@ -220,13 +218,9 @@ class MachineSteps:
                 from_states=(S.DESTROYING,),
                 to_state=S.DESTROYED,
             )
-            others = await tx.instances.for_agent(
-                tenant_id=tenant_id, agent_id=instance.agent_id
-            )
+            others = await tx.instances.for_agent(tenant_id=tenant_id, agent_id=instance.agent_id)
             if all(other.state is S.DESTROYED for other in others):
-                await tx.agents.delete(
-                    tenant_id=tenant_id, agent_id=instance.agent_id, actor=actor
-                )
+                await tx.agents.delete(tenant_id=tenant_id, agent_id=instance.agent_id, actor=actor)
         return done()
 
     def _compute(self, instance: Instance) -> Compute:
