@@ -29,18 +29,15 @@ from aura_control.middleware import Observed
 from aura_control.ports import Clock, Locks
 from aura_control.problems import problem_response
 from aura_control.routes import routes
-from aura_control.services.deliverer import OutboxDeliverer
 from aura_control.services.keys import Vault
 from aura_control.services.lifetime import LONGEST_MARGIN
 from aura_control.services.providers import Providers
 from aura_control.services.refresh import Refresher
-from aura_control.services.sealing import Sealer
-from aura_control.services.skills import Skills
 from aura_control.services.sweep import Sweeper
 from aura_control.services.watching import Watchers
 from aura_control.settings import Settings
 from aura_control.web.pages import Pages
-from aura_control.workflows.engine import Engine
+from aura_control.workflows.operation import Waits, compose_operation
 from aura_core.errors import AuraError, ConfigurationError
 from aura_core.manifest import OAuth2Auth
 from aura_core.registry import Registry
@@ -58,6 +55,8 @@ class Outside:
     clock: Clock = utc_now
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     """Waits (seconds) between tries with the same refresh token."""
+    waits: Waits = field(default_factory=Waits)
+    """How long machines, and what is done for them, may take."""
 
 
 def create_app(
@@ -111,13 +110,17 @@ async def _services(
         locks = await _locks(settings, database, stack)
         machines = VmdClient()
         stack.push_async_callback(machines.aclose)
-        skills = Skills(registry)
-        sealer = Sealer(
-            vault=vault, registry=registry, skills=skills, http=http, clock=outside.clock
+        operation = compose_operation(
+            settings=settings,
+            database=database,
+            vault=vault,
+            registry=registry,
+            http=http,
+            machines=machines,
+            clock=outside.clock,
+            waits=outside.waits,
         )
-        deliverer = OutboxDeliverer(
-            database=database, sealer=sealer, vault=vault, machines=machines, clock=outside.clock
-        )
+        deliverer = operation.deliverer
 
         def refreshed(connection: Connection) -> None:
             deliverer.wake()
@@ -137,7 +140,6 @@ async def _services(
             refreshed=refreshed,
             pause=outside.pause,
         )
-        engine = Engine(database_url=settings.durable, executor_id=settings.executor_id)
         sweeper = Sweeper(
             database=database,
             providers=providers,
@@ -156,18 +158,16 @@ async def _services(
             providers=providers,
             locks=locks,
             refresher=refresher,
-            skills=skills,
-            sealer=sealer,
+            skills=operation.skills,
+            sealer=operation.sealer,
             deliverer=deliverer,
             machines=machines,
-            workflows=engine,
+            workflows=operation.engine,
             events=events,
             metrics=metrics,
             pages=Pages(origin=settings.public_url),
         )
-        await engine.launch()
-        stack.push_async_callback(engine.close)
-        await _background(stack, deliverer.run(), deliverer.close)
+        await stack.enter_async_context(operation.running(services))
         # Last opened, first closed: no new refreshes, and those under way are stored, while all
         # that they need is still open.
         stack.push_async_callback(refresher.drain)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ __all__ = [
     "MachineClient",
     "Notifier",
     "OAuthClients",
+    "Watch",
     "Workflows",
 ]
 
@@ -80,23 +81,27 @@ class Workflows(Protocol):
         ...
 
 
+class Watch(Protocol):
+    """One follower of an agent's events."""
+
+    async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - keep-alives
+        """Waits for what was notified since the last ``wait``, at most ``timeout`` seconds;
+        whether there was something."""
+        ...
+
+
 class Notifier(Protocol):
     """Wakes those in this process who follow an agent's events."""
 
     @property
     def closed(self) -> bool:
-        """Whether the control plane stops: watchers should end."""
-        ...
-
-    def token(self, agent_id: str) -> int:
-        """What ``wait`` compares with, taken before the events are read."""
+        """Whether followers should end: the control plane stops."""
         ...
 
     def notify(self, agent_id: str) -> None:
         """There are new events; returns at once."""
         ...
 
-    async def wait(self, agent_id: str, timeout: float, token: int) -> bool:  # noqa: ASYNC109
-        """Waits until something came after ``token``, at most ``timeout`` seconds; whether it
-        did."""
+    def watch(self, agent_id: str) -> AbstractContextManager[Watch]:
+        """Follows the agent inside the block: nothing that is notified from then on is missed."""
         ...

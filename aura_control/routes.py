@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute, Route
 
-from aura_control.api import health, integrations, providers
+from aura_control.api import agents, events, health, integrations, providers, tools, vm
 from aura_control.web import authorization
 
 __all__ = ["routes"]
@@ -30,4 +30,16 @@ def routes() -> list[BaseRoute]:
             integrations.validate_integration,
             methods=["POST"],
         ),
+        Route("/api/agents", agents.list_agents, methods=["GET"]),
+        Route("/api/agents", agents.create_agent, methods=["POST"]),
+        Route("/api/agents/{id}", agents.get_agent, methods=["GET"]),
+        Route("/api/agents/{id}", agents.update_agent, methods=["PATCH"]),
+        Route("/api/agents/{id}", agents.destroy_agent, methods=["DELETE"]),
+        Route("/api/agents/{id}/events", events.watch_agent, methods=["GET"]),
+        Route("/api/agents/{id}/health", agents.get_health, methods=["GET"]),
+        Route("/api/agents/{id}/tools/{tool}", tools.call_tool, methods=["POST"]),
+        Route("/vm/v1/join", vm.join, methods=["POST"]),
+        Route("/vm/v1/heartbeat", vm.heartbeat, methods=["POST"]),
+        Route("/vm/v1/pull", vm.pull, methods=["POST"]),
+        Route("/vm/v1/ack", vm.ack, methods=["POST"]),
     ]

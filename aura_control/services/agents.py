@@ -44,7 +44,7 @@ class NewAgent:
     compute: str | None = None
     runtime: str | None = None
     persona: Mapping[str, str] = field(default_factory=dict)
-    permissions: AgentPermissions = AgentPermissions()
+    permissions: AgentPermissions = field(default_factory=AgentPermissions)
     config: Mapping[str, Any] = field(default_factory=dict)
     integrations: tuple[str, ...] | None = None
     """Providers whose connections the agent uses; None: all of its user's, future ones too."""
@@ -57,7 +57,7 @@ class AgentChanges:
     fields: frozenset[str]
     name: str = ""
     persona: Mapping[str, str] = field(default_factory=dict)
-    permissions: AgentPermissions = AgentPermissions()
+    permissions: AgentPermissions = field(default_factory=AgentPermissions)
     config: Mapping[str, Any] = field(default_factory=dict)
     integrations: tuple[str, ...] | None = None
 

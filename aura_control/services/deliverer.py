@@ -8,14 +8,15 @@ with one message under way, and a machine that does not answer waits longer from
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from itertools import groupby
 from typing import Any
 
+import structlog
 from pydantic import SecretStr
 
 from aura_control.db.engine import Database
@@ -37,7 +38,7 @@ from aura_core.wire import verify_ack
 
 __all__ = ["OutboxDeliverer", "Pace"]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class Pace:
     def retry_after(self, attempts: int) -> float:
         """Seconds until the next attempt after ``attempts`` failures, with full jitter in the
         upper half so that machines that failed together do not come back together."""
-        ceiling = min(self.longest_retry, self.first_retry * 2 ** min(attempts, 30))
+        ceiling = min(self.longest_retry, self.first_retry * 2.0 ** min(attempts, 30))
         return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
 
 
@@ -94,8 +95,8 @@ class OutboxDeliverer:
             self._woken.clear()
             try:
                 wait = await self._round()
-            except Exception:
-                _log.exception("looking for deliveries failed")
+            except Exception:  # noqa: BLE001 - nobody else would deliver
+                _log.exception("deliveries_broke")
                 wait = self._pace.idle
             try:
                 async with asyncio.timeout(wait):
@@ -129,10 +130,10 @@ class OutboxDeliverer:
         for instance_id, rows in groupby(by_machine, key=lambda row: row.instance_id):
             task = asyncio.create_task(self._lane(instance_id, [*rows]))
             self._lanes[instance_id] = task
-            task.add_done_callback(lambda _, key=instance_id: self._ended(key))
+            task.add_done_callback(partial(self._ended, instance_id))
         return 0.0
 
-    def _ended(self, instance_id: str) -> None:
+    def _ended(self, instance_id: str, _: asyncio.Task[None]) -> None:
         del self._lanes[instance_id]
         self.wake()  # what became due for this machine meanwhile was left out
 
@@ -152,8 +153,8 @@ class OutboxDeliverer:
                     await self._failed(row, unreachable)
                 except AuraError as error:
                     await self._failed(row, error.message)
-                except Exception:
-                    _log.exception("delivering %s to %s failed", row.subject, instance_id)
+                except Exception:  # noqa: BLE001 - a lane must not end with rows in hand
+                    _log.exception("delivery_broke", subject=row.subject, instance_id=instance_id)
                     await self._failed(row, "An unexpected error; the log says which.")
 
     async def _deliver(self, row: Delivery) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROGRESS",
+    "admitted",
     "authenticate",
     "hashed",
     "join",
@@ -84,10 +85,10 @@ async def join(services: Services, raw: bytes) -> bytes:
     """
     request = verify_join(raw)
     token_hash = hashed(request.join_token)
+    async with services.database.reading() as tx:  # strangers do not get to hold up writers
+        await _expected(tx, request.instance_id, token_hash)
     async with services.database.transaction() as tx:
-        instance = await tx.instances.by_id_for_vm(request.instance_id)
-        if instance is None or instance.state in _GONE or not _matches(instance, token_hash):
-            raise _refused()
+        instance = await _expected(tx, request.instance_id, token_hash)
         token = secrets.token_urlsafe(32)
         outcome = await tx.instances.record_join(
             instance_id=instance.id,
@@ -112,8 +113,8 @@ async def join(services: Services, raw: bytes) -> bytes:
 
 async def authenticate(
     tx: Transaction, *, headers: Mapping[str, str], method: str, path: str, body: bytes
-) -> Instance:
-    """The instance that signed the request.
+) -> str:
+    """The id of the instance that signed the request.
 
     Raises SignatureInvalid for a request that is not signed by the machine it names, and
     PermissionDenied for a machine that is quarantined or should be gone.
@@ -122,6 +123,14 @@ async def authenticate(
     if instance is None or instance.sig_public is None:
         raise SignatureInvalid("The request is not signed by a machine that is known here.")
     verify_request(headers, method, path, body, instance.sig_public, milliseconds(tx.now))
+    return (await admitted(tx, instance.id)).id
+
+
+async def admitted(tx: Transaction, instance_id: str) -> Instance:
+    """The instance, as long as its machine may take part. Raises PermissionDenied."""
+    instance = await tx.instances.by_id_for_vm(instance_id)
+    if instance is None:
+        raise PermissionDenied("There is no such instance.", rule="instance:gone")
     if instance.quarantined_reason is not None:
         raise PermissionDenied(
             "This machine is quarantined.",
@@ -135,8 +144,12 @@ async def authenticate(
     return instance
 
 
-def _matches(instance: Instance, token_hash: str) -> bool:
-    return hmac.compare_digest(instance.join_token_hash or "", token_hash)
+async def _expected(tx: Transaction, instance_id: str, token_hash: str) -> Instance:
+    instance = await tx.instances.by_id_for_vm(instance_id)
+    known = "" if instance is None else instance.join_token_hash or ""
+    if not hmac.compare_digest(known, token_hash) or instance is None or instance.state in _GONE:
+        raise _refused()
+    return instance
 
 
 def _refused() -> PermissionDenied:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from aura_control.db.models import Instance
 from aura_control.db.transaction import Transaction
@@ -22,7 +23,7 @@ __all__ = ["LONGEST_PULL", "Pulled", "acknowledge", "pull"]
 LONGEST_PULL = 256 * 1024
 """Bytes of messages in one answer; a machine that lacks more asks again."""
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ async def _note(tx: Transaction, instance: Instance, subject: str, error: AuraEr
     )
     if row is None:
         return
-    _log.warning("cannot seal %s for %s: %s", subject, instance.id, error.message)
+    _log.warning("seal_failed", subject=subject, instance_id=instance.id, reason=error.message)
     await tx.deliveries.failed(
         tenant_id=instance.tenant_id,
         instance_id=instance.id,

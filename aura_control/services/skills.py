@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping
+
+import structlog
 
 from aura_control.db.models import ConnectionState, Instance
 from aura_control.db.transaction import Transaction
@@ -14,7 +15,7 @@ from aura_core.registry import Registry
 
 __all__ = ["Skills"]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Skills:
@@ -31,7 +32,7 @@ class Skills:
             try:
                 self._built[provider] = await asyncio.to_thread(self._build, provider)
             except AuraError as error:
-                _log.warning("no skill for %s: %s", provider, error)
+                _log.warning("skill_unusable", provider=provider, reason=str(error))
                 return None
         return self._built[provider]
 

@@ -51,7 +51,9 @@ async def run_tool(
     """
     call = await _prepare(services, principal, agent_id, tool)
     integration, _ = services.providers.of(call.connection)
-    await _audit(services, principal, call, "tool.called", {"arguments": sorted(arguments)})
+    known = {name for t in integration.tools if t.name == tool for name in t.arguments.model_fields}
+    named = {"arguments": sorted(known & arguments.keys())}
+    await _audit(services, principal, call, "tool.called", named)
     try:
         envelope = await fresh_envelope(services, principal.tenant_id, call.connection)
         method = integration.manifest.auth_method(call.connection.auth_method)
@@ -97,9 +99,9 @@ async def _prepare(services: Services, principal: Principal, agent_id: str, tool
 def _provider_of(services: Services, tool: str) -> str:
     """The integration that has the tool, by the manifests: no plugin is imported to say no."""
     for listing in services.registry.listings():
-        if listing.manifest is not None and listing.status == "available":
-            if any(facts.name == tool for facts in listing.manifest.tools):
-                return listing.manifest.id
+        manifest = listing.manifest if listing.status == "available" else None
+        if manifest is not None and any(facts.name == tool for facts in manifest.tools):
+            return manifest.id
     raise NotFound(f"There is no tool {tool!r}.")
 
 

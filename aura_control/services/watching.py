@@ -3,59 +3,60 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aura_control.ports import Watch
 
 __all__ = ["Watchers"]
 
 
+class _Watcher:
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+    async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - keep-alives
+        try:
+            async with asyncio.timeout(timeout):
+                await self.event.wait()
+        except TimeoutError:
+            return False
+        self.event.clear()
+        return True
+
+
 class Watchers:
-    """``Notifier`` for one event loop."""
+    """A ``Notifier``. Each follower has a flag of its own that stays up until it looked."""
 
     def __init__(self) -> None:
-        self._seen: Counter[str] = Counter()
-        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._watchers: dict[str, set[_Watcher]] = {}
         self._closed = False
 
     @property
     def closed(self) -> bool:
-        """Whether the control plane stops: watchers should end."""
+        """Whether followers should end: the control plane stops."""
         return self._closed
-
-    def token(self, agent_id: str) -> int:
-        """What ``wait`` compares with, taken before the events are read."""
-        return self._seen[agent_id]
 
     def notify(self, agent_id: str) -> None:
         """There are new events; returns at once."""
-        self._seen[agent_id] += 1
-        self._wake(agent_id)
-
-    async def wait(self, agent_id: str, timeout: float, token: int) -> bool:  # noqa: ASYNC109
-        """Waits until something came after ``token``, at most ``timeout`` seconds; whether it
-        did. Returns at once when the control plane stops."""
-        if self._closed or self._seen[agent_id] != token:
-            return True
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting.setdefault(agent_id, set())
-        waiting.add(future)
-        try:
-            async with asyncio.timeout(timeout):
-                await future
-        except TimeoutError:
-            return False
-        finally:
-            waiting.discard(future)
-            if not waiting and self._waiting.get(agent_id) is waiting:
-                del self._waiting[agent_id]
-        return True
+        for watcher in self._watchers.get(agent_id, ()):
+            watcher.event.set()
 
     def close(self) -> None:
-        """Wakes everybody for the last time."""
+        """Ends all following. To be called when the server is asked to stop, before it waits for
+        its connections: a stream would keep it from stopping."""
         self._closed = True
-        for agent_id in [*self._waiting]:
-            self._wake(agent_id)
+        for agent_id in self._watchers:
+            self.notify(agent_id)
 
-    def _wake(self, agent_id: str) -> None:
-        for future in self._waiting.pop(agent_id, ()):
-            if not future.done():
-                future.set_result(None)
+    @contextmanager
+    def watch(self, agent_id: str) -> Iterator[Watch]:
+        """Follows the agent inside the block: nothing that is notified from then on is missed."""
+        watcher = _Watcher()
+        self._watchers.setdefault(agent_id, set()).add(watcher)
+        try:
+            yield watcher
+        finally:
+            self._watchers[agent_id].discard(watcher)
+            if not self._watchers[agent_id]:
+                del self._watchers[agent_id]

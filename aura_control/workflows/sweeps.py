@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from aura_control.db.models import Instance
 from aura_control.db.models import InstanceState as S
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sweeper"]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 
 _UNDER_WAY = (S.REQUESTED, S.PROVISIONING, S.ENROLLING)
 _PREFIX = "aura-"
@@ -39,19 +40,21 @@ class Sweeper:
         engine: Engine,
         steps: MachineSteps,
         computes: Mapping[str, Compute],
-        grace: float = 60.0,
+        every: float,
+        grace: float,
         orphans_every: float = 600.0,
     ) -> None:
         self._services = services
         self._engine = engine
         self._steps = steps
         self._computes = computes
+        self._every = every
         self._grace = grace
         self._orphans_every = orphans_every
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Sweeps once at the start, and then at each heartbeat's interval."""
+        """Sweeps once at the start, and then at intervals."""
         loop = asyncio.get_running_loop()
         orphans_due = loop.time()
         grace = 0.0
@@ -63,7 +66,7 @@ class Sweeper:
                 orphans_due = loop.time() + self._orphans_every
             grace = self._grace
             try:
-                async with asyncio.timeout(self._services.settings.heartbeat_seconds):
+                async with asyncio.timeout(self._every):
                     await self._stop.wait()
             except TimeoutError:
                 continue
@@ -122,7 +125,7 @@ class Sweeper:
             for machine in await compute.machines():
                 instance = await self._instance(machine.name)
                 if instance is None:
-                    _log.warning("the machine %s belongs to no known instance", machine.name)
+                    _log.warning("machine_unknown", machine=machine.name)
                 elif instance.state in (S.FAILED, S.DESTROYED):
                     outcome = await self._steps.remove(instance.tenant_id, instance.id)
                     removed += bool(outcome["ok"])
@@ -132,8 +135,8 @@ class Sweeper:
         async with self._services.database.reading() as tx:
             return await tx.instances.by_id_for_vm(machine_name.removeprefix(_PREFIX))
 
-    async def _contained(self, what: str, sweep: object) -> None:
+    async def _contained(self, what: str, sweep: Awaitable[Any]) -> None:
         try:
-            await sweep  # type: ignore[misc]
-        except Exception:
-            _log.exception("the sweep of %s failed", what)
+            await sweep
+        except Exception:  # noqa: BLE001 - the next sweep should come all the same
+            _log.exception("sweep_broke", sweep=what)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import case, func, or_, select, update
+from sqlalchemy import Case, case, func, or_, select, update
 from sqlalchemy.sql.dml import Update
 
 from aura_control.db.columns import milliseconds
@@ -49,15 +49,13 @@ class Deliveries(Repository):
 
         The revision is ``max(previous + 1, above + 1, milliseconds now)``; ``above`` is what the
         machine says it holds, where that is more than is known here. An earlier message is
-        dropped: the new one has to be sealed. ``attempts`` are those that already failed for this wish.
-        Raises NotFound without the instance.
+        dropped: the new one has to be sealed. ``attempts`` are those of this wish that already
+        failed. Raises NotFound without the instance.
         """
         owner = select(Instance).where(Instance.id == instance_id, Instance.tenant_id == tenant_id)
         instance = await self._one(owner)
         if instance is None:
             raise NotFound("There is no such instance.")
-        least = max(milliseconds(self._now), above + 1)
-        after = Delivery.desired_revision + 1
         wanted = {
             "op": op,
             "message": None,
@@ -74,12 +72,12 @@ class Deliveries(Repository):
                 subject=subject,
                 tenant_id=tenant_id,
                 user_id=instance.user_id,
-                desired_revision=least,
+                desired_revision=max(milliseconds(self._now), above + 1),
                 **wanted,
             )
             .on_conflict_do_update(
                 index_elements=["instance_id", "subject"],
-                set_={**wanted, "desired_revision": case((after > least, after), else_=least)},
+                set_={**wanted, "desired_revision": self._next_revision(above)},
             )
             .returning(Delivery)
         )
@@ -93,6 +91,21 @@ class Deliveries(Repository):
             metadata={"instance_id": instance_id, "revision": row.desired_revision},
         )
         return row.desired_revision
+
+    async def renew(self, *, tenant_id: str, instance_id: str) -> None:
+        """Wants everything again, for a machine with new keys: what was sealed is of no use."""
+        await self._changed(
+            update(Delivery)
+            .where(Delivery.instance_id == instance_id, Delivery.tenant_id == tenant_id)
+            .values(
+                desired_revision=self._next_revision(),
+                message=None,
+                digest=None,
+                attempts=0,
+                next_attempt_at=self._now,
+                last_error=None,
+            )
+        )
 
     async def store_message(
         self,
@@ -248,6 +261,10 @@ class Deliveries(Repository):
             .where(Delivery.instance_id == instance_id, Delivery.tenant_id == tenant_id, _LACKING)
             .values(next_attempt_at=self._now)
         )
+
+    def _next_revision(self, above: int = 0) -> Case[int]:
+        least, after = max(milliseconds(self._now), above + 1), Delivery.desired_revision + 1
+        return case((after > least, after), else_=least)
 
     @staticmethod
     def _row(tenant_id: str, instance_id: str, subject: str) -> Update:
