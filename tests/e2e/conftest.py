@@ -1,4 +1,4 @@
-"""What end-to-end tests share: a place to run in, and browsers."""
+"""What end-to-end tests share: a place to run in, browsers, and an OpenID provider."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from tests.e2e.browser import Browser
+from tests.e2e.openid_provider import OpenIdProvider, User, openid_provider
+from tests.e2e.programs import ControlPlane, control_plane
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +45,26 @@ def other_browser() -> Iterator[Browser]:
     """Somebody else's browser."""
     with Browser() as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def openid(module_home: Path) -> Iterator[OpenIdProvider]:
+    """An OpenID provider that others wrote."""
+    with openid_provider(module_home / "provider.log") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def openid_plane(module_home: Path, openid: OpenIdProvider) -> Iterator[ControlPlane]:
+    """A control plane that knows it by a manifest."""
+    with control_plane(module_home, **openid.dropped_into(module_home / "manifests")) as running:
+        yield running
+
+
+@pytest.fixture
+def user(openid_plane: ControlPlane, openid: OpenIdProvider) -> Iterator[User]:
+    """Somebody with a tenant of their own, and an account of the same name at the provider."""
+    account = f"u{uuid4().hex[:8]}"
+    openid.issue_for(3600)
+    with openid_plane.client(openid_plane.add_user(f"{account}@aura.test")) as api:
+        yield User(account=account, api=api, provider=openid)

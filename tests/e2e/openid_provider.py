@@ -15,13 +15,14 @@ import httpx
 from tests.e2e.browser import Browser, Page
 from tests.e2e.programs import own_environment, program
 
-__all__ = ["ID", "SCOPES", "OpenIdProvider", "openid_provider"]
+__all__ = ["ID", "PATH", "SCOPES", "OpenIdProvider", "User", "openid_provider"]
 
 _TREE = Path(__file__).resolve().parents[2]
 _NODE = _TREE / ".cache/tools/bin/node"
 _SERVER = _TREE / "tests/oidc_provider/server.mjs"
 
 ID = "openid_example"
+PATH = f"/api/integrations/{ID}"
 SCOPES = ["openid", "email", "offline_access"]
 
 _MANIFEST = """\
@@ -64,7 +65,6 @@ reuse = "revokes_family"
 
 [auth.revocation]
 url = "{issuer}/token/revocation"
-auth = "none"
 """
 
 
@@ -86,10 +86,15 @@ class OpenIdProvider:
             scopes=str(SCOPES).replace("'", '"'),
         )
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """What the operator sets beside the manifest."""
-        return {"AURA_ALLOW_LOOPBACK_HTTP": "1", "OPENID_EXAMPLE_CLIENT_ID": self.client_id}
+    def dropped_into(self, folder: Path) -> dict[str, str]:
+        """The operator drops the manifest into a folder; answers what else they set."""
+        folder.mkdir(exist_ok=True)
+        (folder / "openid-example.toml").write_text(self.manifest)
+        return {
+            "AURA_MANIFESTS": str(folder),
+            "AURA_ALLOW_LOOPBACK_HTTP": "1",
+            "OPENID_EXAMPLE_CLIENT_ID": self.client_id,
+        }
 
     def calls(self, *, count: int = 0, **wanted: str) -> list[dict[str, Any]]:
         """Calls that came in, oldest first; waits until there are ``count``."""
@@ -127,6 +132,62 @@ class OpenIdProvider:
             page = browser.submit(page, login=account, password="any")
         assert "offline access" in page.text, page
         return page
+
+
+@dataclass(frozen=True, kw_only=True)
+class User:
+    """Somebody with a tenant of their own here, and an account at the provider."""
+
+    account: str
+    api: httpx.Client = field(repr=False)
+    provider: OpenIdProvider
+
+    def link(self) -> str:
+        answer = self.api.post(f"{PATH}/link", json={})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["url"])
+
+    def consent_page(self, browser: Browser, *, account: str | None = None) -> Page:
+        """Opens a link and signs in at the provider."""
+        return self.provider.sign_in(browser, browser.get(self.link()), account or self.account)
+
+    def connect(self, browser: Browser) -> dict[str, Any]:
+        page = browser.submit(self.consent_page(browser))
+        assert page.status == 200, page
+        return self.connected()
+
+    def callback(self, browser: Browser) -> str:
+        """The address that the provider sends the browser to after consent, not opened yet."""
+        return browser.submit(self.consent_page(browser), stops_before=self.origin).url
+
+    @property
+    def origin(self) -> str:
+        return str(self.api.base_url)
+
+    def connection(self) -> dict[str, Any] | None:
+        rows = self.api.get("/api/integrations").json()["integrations"]
+        return next((row for row in rows if row["provider"] == ID), None)
+
+    def connected(self) -> dict[str, Any]:
+        """The connection, which is there (be it disconnected)."""
+        connection = self.connection()
+        assert connection is not None
+        return connection
+
+    def validate(self) -> bool:
+        """Whether Aura says that the provider accepts the credential."""
+        answer = self.api.post(f"{PATH}/validate")
+        assert answer.status_code == 200, answer.text
+        return bool(answer.json()["valid"])
+
+    def exchanges(self) -> list[int]:
+        """How the provider answered the codes that came for anybody."""
+        calls = self.provider.calls(endpoint="token", grant="authorization_code")
+        return [call["status"] for call in calls]
+
+    def refreshes(self, *, count: int = 0) -> list[dict[str, Any]]:
+        """The refreshes that the provider saw for this account; waits for ``count``."""
+        return self.provider.calls(grant="refresh_token", account=self.account, count=count)
 
 
 @contextmanager

@@ -3,6 +3,7 @@ document on standard output, log to a file, and end by SIGTERM."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from aura_control.bootstrap import add_user, load_vault, open_database
+from aura_control.settings import load_settings
 
 __all__ = ["ControlPlane", "aura", "control_plane", "own_environment", "program", "run_aura"]
 
@@ -103,6 +107,21 @@ class ControlPlane:
     def client(self, token: str | None) -> httpx.Client:
         """A client for somebody else, or for nobody. The caller closes it."""
         return _client(self.url, token)
+
+    def add_user(self, email: str) -> str:
+        """Adds a user with a tenant of their own, as ``aura users add`` does; answers the token."""
+        return asyncio.run(_add_user(self.data_dir, email))
+
+
+async def _add_user(data_dir: Path, email: str) -> str:
+    settings = load_settings(
+        data_dir=data_dir, database_url=None, master_keys=None, master_keys_file=None
+    )
+    database = open_database(settings, load_vault(settings))
+    try:
+        return (await add_user(database, tenant_name=email, email=email)).token
+    finally:
+        await database.close()
 
 
 def _client(url: str, token: str | None) -> httpx.Client:
