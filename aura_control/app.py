@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import httpx
-from aura_core.api import http_client
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -38,6 +37,7 @@ from aura_control.services.watching import Watchers
 from aura_control.settings import Settings
 from aura_control.web.pages import Pages
 from aura_control.workflows.operation import Waits, compose_operation
+from aura_core.api import http_client
 from aura_core.errors import AuraError, ConfigurationError
 from aura_core.manifest import OAuth2Auth
 from aura_core.registry import Registry
@@ -51,6 +51,8 @@ class Outside:
 
     http: Callable[[], httpx.AsyncClient] = http_client
     """Makes the client for providers."""
+    machines: Callable[[], VmdClient] = VmdClient
+    """Makes the client for machines' daemons."""
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     clock: Clock = utc_now
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -108,14 +110,14 @@ async def _services(
         clients = RegisteredClients(outside.environment)
         providers = Providers(registry=registry, http=http, clients=clients, clock=outside.clock)
         locks = await _locks(settings, database, stack)
-        machines = VmdClient()
+        machines = outside.machines()
         stack.push_async_callback(machines.aclose)
         operation = compose_operation(
             settings=settings,
             database=database,
             vault=vault,
             registry=registry,
-            http=http,
+            providers=providers,
             machines=machines,
             clock=outside.clock,
             waits=outside.waits,

@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
+from aura_control.clients.locks import FileLocks
 from aura_control.db.models import ConnectionState
-from aura_control.services.refresh import fresh_envelope
+from aura_control.services.refresh import Refresher, fresh_envelope
+from aura_control.services.sweep import Sweeper
 from aura_core.credentials import CredentialEnvelope
 from aura_core.errors import ReauthorizationRequired, RefreshFailed
 from tests.control.connections.conftest import Control, Running
@@ -76,8 +78,8 @@ async def test_many_at_once_make_one_call(control: Control) -> None:
     assert len({e.access_token.get_secret_value() for e in envelopes if e.access_token}) == 1
 
 
-async def test_two_processes_make_one_call(control: Control, running: Running) -> None:
-    """A second control plane on the same files, as another process would be."""
+async def test_two_refreshers_make_one_call(control: Control) -> None:
+    """The second one shares nothing with the first but the database and the lock files."""
     control.provider.grace = False
     await control.connect()
     control.clock.forward(minutes=59)
@@ -85,10 +87,12 @@ async def test_two_processes_make_one_call(control: Control, running: Running) -
     gate = Gate()
     control.provider.faults.append(gate.fault)
     connection = await control.connection()
-    names = {"tenant_id": connection.tenant_id, "connection_id": connection.id}
-    first = asyncio.create_task(control.services.refresher.refresh(**names))
+    tenant_id, connection_id = connection.tenant_id, connection.id
+    first = asyncio.create_task(
+        control.services.refresher.refresh(tenant_id=tenant_id, connection_id=connection_id)
+    )
     await gate.reached.wait()
-    second = asyncio.create_task(other.refresh(**names))
+    second = asyncio.create_task(other.refresh(tenant_id=tenant_id, connection_id=connection_id))
     gate.opened.set()
     one, two = await asyncio.gather(first, second)
     assert one.revision == two.revision
@@ -343,9 +347,7 @@ async def test_one_broken_connection_does_not_stop_the_sweep(control: Control) -
     assert states == ["connected", "expiring"]
 
 
-def sweeper_of(control: Control):  # type: ignore[no-untyped-def]
-    from aura_control.services.sweep import Sweeper
-
+def sweeper_of(control: Control) -> Sweeper:
     services = control.services
     return Sweeper(
         database=services.database,
@@ -355,15 +357,13 @@ def sweeper_of(control: Control):  # type: ignore[no-untyped-def]
     )
 
 
-def second_refresher(control: Control):  # type: ignore[no-untyped-def]
-    from aura_control.services.refresh import Refresher
-
+def second_refresher(control: Control) -> Refresher:
     services = control.services
     return Refresher(
         database=services.database,
         vault=services.vault,
         providers=services.providers,
-        locks=services.locks,
+        locks=FileLocks(services.settings.data_dir / "locks"),
         clock=services.clock,
         refreshed=lambda connection: None,
     )

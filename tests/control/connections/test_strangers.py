@@ -51,7 +51,7 @@ def _pattern(path: str) -> str:
 async def test_without_a_valid_token_there_is_nothing(
     control: Control, method: str, path: str, header: str | None
 ) -> None:
-    headers = {} if header is None else {"Authorization": header.encode()}
+    headers = [] if header is None else [(b"Authorization", header.encode())]
     async with control.client() as caller:
         answer = await caller.request(method, path, headers=headers)
     assert answer.status_code == 401
