@@ -158,8 +158,9 @@ def test_a_key_connects_by_a_manifest_alone(plane: ControlPlane, weather: Weathe
     assert ended is not None
     assert ended["state"] == "disconnected"
 
-    shown = answer.text + json.dumps([lost, receipt, ended]) + plane.log.read_text()
-    assert KEY not in shown
+    log = plane.log.read_text()
+    assert f"{PATH}/validate" in log
+    assert KEY not in answer.text + json.dumps([lost, receipt, ended]) + log
     for path in plane.data_dir.rglob("*"):
         assert not path.is_file() or KEY.encode() not in path.read_bytes(), path
 
