@@ -7,6 +7,7 @@ nothing is left running. Run it with `make demo`; it exits 0, or 1 naming the st
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -138,7 +139,8 @@ def connect(story: Story) -> None:
     with httpx.Client(follow_redirects=True, timeout=30) as browser:
         consent = browser.get(link["url"])
         say(f"the consent page came from {consent.url.host}:{consent.url.port}: the twin")
-        done = browser.post(*_allow(consent))
+        target, fields = _allow(consent)
+        done = browser.post(target, data=fields)
     if done.status_code != 200:
         raise StepFailed(f"the callback answered {done.status_code}: {done.text[:300]}")
     rows = story.call("GET", "/api/integrations")["integrations"]
@@ -147,19 +149,14 @@ def connect(story: Story) -> None:
     say(f"granted: {', '.join(s.rsplit('/', 1)[-1] for s in story.connection['scopes'])}")
 
 
-def _allow(page: httpx.Response) -> tuple[str, Any]:
-    """What the browser sends when a person clicks "Allow"."""
+def _allow(page: httpx.Response) -> tuple[str, dict[str, str]]:
+    """Where and what the browser sends when a person clicks "Allow"."""
     form = re.search(r'<form[^>]*action="([^"]*)"', page.text)
     if page.status_code != 200 or form is None:
         raise StepFailed(f"no consent page: {page.status_code} {page.text[:300]}")
-    import html
-
-    inputs = {
-        html.unescape(name): html.unescape(value)
-        for name, value in re.findall(r'<input[^>]*name="([^"]*)"[^>]*value="([^"]*)"', page.text)
-    }
+    fields = re.findall(r'<input[^>]*name="([^"]*)"[^>]*value="([^"]*)"', page.text)
     target = urljoin(str(page.url), html.unescape(form.group(1)))
-    return target, None if not inputs else None
+    return target, {html.unescape(name): html.unescape(value) for name, value in fields}
 
 
 def deploy(story: Story) -> None:
