@@ -88,7 +88,9 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def program(name: str, command: list[str], home: Path, **environment: str) -> Iterator[dict[str, Any]]:
+def program(
+    name: str, command: list[str], home: Path, **environment: str
+) -> Iterator[dict[str, Any]]:
     """A program for as long as the block runs; its first document on standard output is yielded."""
     log = (home / f"{name}.log").open("wb")
     process = subprocess.Popen(
@@ -208,7 +210,9 @@ def delivered(story: Story) -> None:
         return rows if done else None
 
     for row in until("acknowledgement of every delivery", all_acknowledged):
-        what = "google's access token" if row["subject"] == story.connection["id"] else row["subject"]
+        what = (
+            "google's access token" if row["subject"] == story.connection["id"] else row["subject"]
+        )
         say(f"{what}: revision {row['acked_revision']} acknowledged at {row['acked_at'][11:23]}")
 
 
@@ -272,7 +276,9 @@ def health(story: Story) -> None:
     answer = story.call("GET", f"/api/agents/{story.agent_id}/health")
     seen = answer["health"]
     memory, disk = seen["memory"], seen["disk"]
-    say(f"load {seen['load'][0]:.2f}, runtime {'ready' if seen['runtime']['ready'] else 'not ready'}")
+    say(
+        f"load {seen['load'][0]:.2f}, runtime {'ready' if seen['runtime']['ready'] else 'not ready'}"
+    )
     say(
         f"memory {memory['available'] / 2**30:.1f} of {memory['total'] / 2**30:.1f} GiB free,"
         f" disk {disk['free'] / 2**30:.1f} of {disk['total'] / 2**30:.1f} GiB free"
@@ -294,7 +300,9 @@ def disconnect(story: Story) -> None:
 
     receipt = until("wipe of the machine", wiped)
     for token in receipt["tokens"]:
-        say(f"{token['token']}: {token['outcome']} at the provider {token.get('detail', '')}".rstrip())
+        say(
+            f"{token['token']}: {token['outcome']} at the provider {token.get('detail', '')}".rstrip()
+        )
     for machine in receipt["machines"]:
         say(f"machine {machine['instance_id'][:8]}: wiped at {machine['acked_at']}")
 
