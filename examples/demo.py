@@ -276,9 +276,8 @@ def health(story: Story) -> None:
     answer = story.call("GET", f"/api/agents/{story.agent_id}/health")
     seen = answer["health"]
     memory, disk = seen["memory"], seen["disk"]
-    say(
-        f"load {seen['load'][0]:.2f}, runtime {'ready' if seen['runtime']['ready'] else 'not ready'}"
-    )
+    ready = "ready" if seen["runtime"]["ready"] else "not ready"
+    say(f"load {seen['load'][0]:.2f}, runtime {ready}")
     say(
         f"memory {memory['available'] / 2**30:.1f} of {memory['total'] / 2**30:.1f} GiB free,"
         f" disk {disk['free'] / 2**30:.1f} of {disk['total'] / 2**30:.1f} GiB free"
@@ -300,9 +299,8 @@ def disconnect(story: Story) -> None:
 
     receipt = until("wipe of the machine", wiped)
     for token in receipt["tokens"]:
-        say(
-            f"{token['token']}: {token['outcome']} at the provider {token.get('detail', '')}".rstrip()
-        )
+        detail = token.get("detail") or ""
+        say(f"{token['token']}: {token['outcome']} at the provider {detail}".rstrip())
     for machine in receipt["machines"]:
         say(f"machine {machine['instance_id'][:8]}: wiped at {machine['acked_at']}")
 
