@@ -22,6 +22,8 @@ from aura_control.logs import configure_logs
 from aura_control.settings import Settings, load_settings
 from aura_core.errors import AuraError, ConfigurationError
 
+__all__ = ["serve", "up"]
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON document when it is ready.")]
 _Ready = Callable[[], None]
 
