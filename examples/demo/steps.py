@@ -1,9 +1,4 @@
-"""The whole path on one machine, with real processes: connect, deploy, work, look, disconnect.
-
-Only the provider is a stand-in: a twin of Google, made from its manifest and served on loopback,
-because a demonstration has no account to use. Everything lives in one temporary directory and
-nothing is left running. Run it with `make demo`; it exits 0, or 1 naming the step that failed.
-"""
+"""The steps, in order. Each one's docstring is its headline; it raises StepFailed."""
 
 from __future__ import annotations
 
@@ -11,21 +6,14 @@ import html
 import json
 import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
 import httpx
-from rich.console import Console
+
+from examples.demo.story import StepFailed, Story, say, until
 
 SCOPES = ["email:read", "calendar:read"]
 ROUTINES = [
@@ -48,91 +36,6 @@ ROUTINES = [
         ],
     },
 ]
-
-console = Console(highlight=False, soft_wrap=True)
-
-
-class StepFailed(Exception):
-    """A step did not end as it should; the message says what was seen."""
-
-
-@dataclass(kw_only=True)
-class Story:
-    """What the steps hand to one another."""
-
-    home: Path
-    twin: str = ""
-    url: str = ""
-    api: httpx.Client = field(default_factory=httpx.Client)
-    agent_id: str = ""
-    connection: dict[str, Any] = field(default_factory=dict)
-
-    def call(self, method: str, path: str, **options: Any) -> Any:
-        response = self.api.request(method, path, **options)
-        if response.is_error:
-            raise StepFailed(f"{method} {path}: {response.status_code} {response.text[:500]}")
-        return response.json() if response.content else None
-
-    @property
-    def machine(self) -> Path:
-        """The agent's machine: a directory, for the local compute."""
-        return next((self.home / "data" / "machines").iterdir())
-
-
-def aura(*arguments: str) -> list[str]:
-    return [str(Path(sys.executable).with_name("aura")), *arguments]
-
-
-def say(text: str) -> None:
-    console.print(f"  {text}")
-
-
-@contextmanager
-def program(
-    name: str, command: list[str], home: Path, **environment: str
-) -> Iterator[dict[str, Any]]:
-    """A program for as long as the block runs; its first document on standard output is yielded."""
-    log = (home / f"{name}.log").open("wb")
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **environment}, text=True
-    )
-    try:
-        yield _first_document(process, name, home)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        log.close()
-
-
-def _first_document(process: subprocess.Popen[str], name: str, home: Path) -> dict[str, Any]:
-    assert process.stdout is not None
-    text = ""
-    for line in process.stdout:
-        text += line
-        try:
-            return dict(json.loads(text))
-        except ValueError:
-            continue
-    tail = (home / f"{name}.log").read_text()[-2000:]
-    raise StepFailed(f"{name} ended before it was ready:\n{tail}")
-
-
-def until(what: str, look: Callable[[], Any], seconds: float = 60.0) -> Any:
-    """Look until there is something to see. Used where a file, not an event, tells."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        seen = look()
-        if seen:
-            return seen
-        time.sleep(0.05)
-    raise StepFailed(f"no {what} within {seconds:.0f} seconds")
-
-
-# --- the steps ---------------------------------------------------------------------------------
 
 
 def connect(story: Story) -> None:
@@ -314,65 +217,3 @@ def destroy(story: Story) -> None:
 
 
 STEPS = [connect, deploy, delivered, work, no_token, health, disconnect, destroy]
-
-
-def main() -> int:
-    home = Path(tempfile.mkdtemp(prefix="aura-demo-", dir="/tmp"))
-    story = Story(home=home)
-    name = "start"
-    try:
-        with ExitStack() as stack:
-            console.print("[bold]Start Google's twin and the platform[/]")
-            twin = stack.enter_context(
-                program("twin", aura("plugins", "twin", "google", "--json"), home)
-            )
-            platform = stack.enter_context(
-                program(
-                    "platform",
-                    aura("up", "--json", "--port", "0", "--data-dir", str(home / "data")),
-                    home,
-                    AURA_TWINS=f"google={twin['origin']}",
-                    GOOGLE_CLIENT_ID="demo-client",
-                    GOOGLE_CLIENT_SECRET="demo-secret",
-                )
-            )
-            story.twin, story.url = twin["origin"], platform["url"]
-            say(f"the platform listens at {story.url}")
-            story.api = httpx.Client(
-                base_url=story.url,
-                headers={"Authorization": f"Bearer {platform['token']}"},
-                timeout=30,
-            )
-            stack.callback(story.api.close)
-            for step in STEPS:
-                name = (step.__doc__ or step.__name__).strip()
-                console.print(f"[bold]{name}[/]")
-                step(story)
-            name = "stop the platform"
-    except (StepFailed, httpx.HTTPError, OSError, KeyError, ValueError) as error:
-        console.print(f"[bold red]failed[/]: {name}: {error}", markup=True)
-        console.print(f"  logs are in {home}")
-        return 1
-    left = _still_running(home)
-    if left:
-        console.print(f"[bold red]failed[/]: still running: {left}")
-        return 1
-    shutil.rmtree(home)
-    console.print("[bold green]done[/]: nothing is left running")
-    return 0
-
-
-def _still_running(home: Path) -> list[str]:
-    found = []
-    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            text = cmdline.read_bytes()
-        except OSError:
-            continue
-        if str(home).encode() in text and cmdline.parent.name != str(os.getpid()):
-            found.append(text.replace(b"\0", b" ").decode(errors="replace").strip())
-    return found
-
-
-if __name__ == "__main__":
-    sys.exit(main())
