@@ -84,8 +84,9 @@ async def test_two_refreshers_make_one_call(control: Control) -> None:
     await control.connect()
     control.clock.forward(minutes=59)
     other = second_refresher(control)
-    gate = Gate()
-    control.provider.faults.append(gate.fault)
+    gate, rival = Gate(), Gate()
+    rival.opened.set()
+    control.provider.faults.extend([gate.fault, rival.fault])
     connection = await control.connection()
     tenant_id, connection_id = connection.tenant_id, connection.id
     first = asyncio.create_task(
@@ -93,6 +94,8 @@ async def test_two_refreshers_make_one_call(control: Control) -> None:
     )
     await gate.reached.wait()
     second = asyncio.create_task(other.refresh(tenant_id=tenant_id, connection_id=connection_id))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(rival.reached.wait(), 0.3)
     gate.opened.set()
     one, two = await asyncio.gather(first, second)
     assert one.revision == two.revision
