@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -30,9 +29,9 @@ from aura_core.manifest import AuthMethod, CodeAuth, OAuth2Auth, Variable, Webho
 from aura_core.placement import resolve_target
 from aura_core.registry import Integration, Registry
 from aura_core.skills import pack_skills, skill_digest
-from aura_core.testing.twin import Example, Twin, TwinAccount, consent, create_twin, read_examples
+from aura_core.testing.twin import Twin, TwinAccount, consent, create_twin
 
-__all__ = ["IntegrationContract", "examples_of"]
+__all__ = ["IntegrationContract"]
 
 _ORIGIN = "http://127.0.0.1:9"
 _BACK = "https://aura.example/callback"
@@ -40,15 +39,6 @@ _CLIENT = OAuthClientSettings(
     client_id="contract-client", client_secret=SecretStr("contract-client-secret")
 )
 _MOST_USER_DATA = 24 * 1024
-
-
-def examples_of(integration: Integration) -> tuple[Example, ...]:
-    """The twin's examples that the plugin ships in ``examples.json`` beside its tools."""
-    module = integration.manifest.tools_module
-    if module is None:
-        return ()
-    path = files(module.rpartition(".")[0]) / "examples.json"
-    return read_examples(path.read_bytes()) if path.is_file() else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +50,7 @@ class _Sides:
 @asynccontextmanager
 async def _sides(integration: Integration, method: AuthMethod) -> AsyncIterator[_Sides]:
     manifest = integration.manifest
-    app = create_twin(manifest, origin=_ORIGIN, client=_CLIENT, examples=examples_of(integration))
+    app = create_twin(manifest, origin=_ORIGIN, client=_CLIENT)
     relocated = manifest.relocated(_ORIGIN)
     async with http_client(transport=httpx.ASGITransport(app)) as http:
         ctx = Context(

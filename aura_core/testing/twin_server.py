@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,15 +71,15 @@ async def serve_twin(
     host: str = "127.0.0.1",
     port: int = 0,
     *,
-    ready: asyncio.Future[Twin] | None = None,
+    ready: Callable[[str], None] | None = None,
     **options: Any,
 ) -> None:
-    """Serve until SIGINT or SIGTERM, or until cancelled. ``ready`` gets the twin, which knows its
-    ``origin``, as soon as it listens. ``options`` are those of :func:`create_twin`."""
+    """Serve until SIGINT or SIGTERM, or until cancelled. ``ready`` is told the twin's origin as
+    soon as it listens. ``options`` are those of :func:`create_twin`."""
     listening = _listen(host, port)
     app = create_twin(manifest, origin=_origin(listening), **options)
     if ready is not None:
-        ready.set_result(app.state.twin)
+        ready(app.state.twin.origin)
     try:
         await _server(app).serve(sockets=[listening])
     finally:

@@ -394,14 +394,14 @@ def test_a_running_twin_is_reached_over_the_network_and_stops() -> None:
 
 
 async def test_serving_a_twin_ends_when_cancelled() -> None:
-    ready: asyncio.Future[Twin] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(serve_twin(oauth_manifest(), ready=ready))
-    twin = await ready
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(serve_twin(oauth_manifest(), ready=ready.set_result))
+    origin = await ready
     async with http_client() as http:
-        assert (await http.get(twin.origin)).status_code == 200
+        assert (await http.get(origin)).status_code == 200
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     async with http_client() as http:
         with pytest.raises(httpx.ConnectError):
-            await http.get(twin.origin)
+            await http.get(origin)

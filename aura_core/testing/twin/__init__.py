@@ -23,7 +23,7 @@ from aura_core.adapter import OAuthClientSettings
 from aura_core.errors import ProviderRejected
 from aura_core.manifest import Manifest
 from aura_core.testing.twin._accounts import TwinAccount
-from aura_core.testing.twin._api import Example, read_examples
+from aura_core.testing.twin._api import Example, read_examples, shipped_examples
 from aura_core.testing.twin._journal import Journal, Record, digest
 from aura_core.testing.twin._twin import Fault, Twin
 
@@ -38,6 +38,7 @@ __all__ = [
     "create_twin",
     "digest",
     "read_examples",
+    "shipped_examples",
 ]
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"]
@@ -53,7 +54,7 @@ def create_twin(
     origin: str,
     client: OAuthClientSettings | None = None,
     accounts: Sequence[TwinAccount] = (TwinAccount(),),
-    examples: Sequence[Example] = (),
+    examples: Sequence[Example] | None = None,
     clock: Callable[[], datetime] = _utc_now,
     lifetime: int | None = None,
     redirect_uris: Collection[str] | None = None,
@@ -61,7 +62,8 @@ def create_twin(
     """The twin as an application; ``app.state.twin`` is its :class:`Twin`.
 
     ``origin`` is where it is served: what ``manifest.relocated(origin)`` sends its calls to.
-    ``client``: the registered client, any when ``None``. ``lifetime``: seconds an access token
+    ``client``: the registered client, any when ``None``. ``examples``: the API's answers, those that
+    the plugin ships when ``None``. ``lifetime``: seconds an access token
     lives, instead of what the manifest says. ``redirect_uris``: the registered ones, any http or
     https URI when ``None``.
     """
@@ -70,7 +72,7 @@ def create_twin(
         origin=origin,
         client=client,
         accounts=tuple(accounts),
-        examples=tuple(examples),
+        examples=shipped_examples(manifest) if examples is None else tuple(examples),
         now=clock,
         lifetime=lifetime,
         redirect_uris=redirect_uris,

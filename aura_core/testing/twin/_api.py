@@ -8,6 +8,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from importlib.resources import files
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
 
@@ -15,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from starlette.responses import JSONResponse, Response
 
 from aura_core.credentials import fill
-from aura_core.manifest import AuthMethod, Placement, template_variables
+from aura_core.manifest import AuthMethod, Manifest, Placement, template_variables
 from aura_core.testing.twin._calls import Asked
 
-__all__ = ["Example", "carries", "example_answer", "read_examples"]
+__all__ = ["Example", "carries", "example_answer", "read_examples", "shipped_examples"]
 
 _DAY = re.compile(r"\{\{today(?P<days>[+-][0-9]{1,3})?\}\}")
 
@@ -46,6 +47,14 @@ class Example(BaseModel):
 def read_examples(data: bytes | str) -> tuple[Example, ...]:
     """The examples of an ``examples.json``. Raises pydantic's ``ValidationError``."""
     return TypeAdapter(tuple[Example, ...]).validate_json(data)
+
+
+def shipped_examples(manifest: Manifest) -> tuple[Example, ...]:
+    """What the integration's plugin ships as ``examples.json`` beside its tools."""
+    if manifest.tools_module is None:
+        return ()
+    path = files(manifest.tools_module.rpartition(".")[0]) / "examples.json"
+    return read_examples(path.read_bytes()) if path.is_file() else ()
 
 
 def example_answer(examples: Iterable[Example], asked: Asked, now: datetime) -> Response:
