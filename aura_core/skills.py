@@ -39,6 +39,7 @@ __all__ = [
     "build_skill",
     "by_claim",
     "pack_skills",
+    "read_skills",
     "skill_digest",
     "unpack_skills",
 ]
@@ -210,12 +211,12 @@ def skill_digest(skill: VmSkillManifest) -> str:
     return hashlib.sha256(pack_skills([skill])).hexdigest()
 
 
-def unpack_skills(archive: bytes, target: Path) -> tuple[str, ...]:
-    """Unpack below ``target``; answers the names of the skills' folders.
+def read_skills(archive: bytes) -> Mapping[str, tuple[bytes, int]]:
+    """The archive's files: ``folder/path`` to content and mode.
 
     Only plain files with relative paths are accepted, and no more than :data:`MAX_UNPACKED` bytes:
     the archive is code for the agent's user, but it is unpacked by somebody with more rights.
-    Raises :class:`InvalidInput`; nothing is written before the whole archive has been read.
+    Raises :class:`InvalidInput`.
     """
     found: dict[str, tuple[bytes, int]] = {}
     try:
@@ -225,17 +226,31 @@ def unpack_skills(archive: bytes, target: Path) -> tuple[str, ...]:
         with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as tar:
             for entry in tar:
                 name = posixpath.normpath(entry.name)
-                handle = tar.extractfile(entry) if entry.isreg() else None
-                if handle is None or name != entry.name or name.startswith(("/", "..")):
+                if not entry.isfile() or name != entry.name or name.startswith(("/", "..")):
                     raise InvalidInput("The skills archive holds something other than plain files.")
-                found[name] = (handle.read(), entry.mode & 0o755)
+                if "/" not in name:
+                    raise InvalidInput("The skills archive holds a file outside of any folder.")
+                if (handle := tar.extractfile(entry)) is not None:
+                    found[name] = (handle.read(), entry.mode & 0o755)
     except (tarfile.TarError, lzma.LZMAError, EOFError):
         raise InvalidInput("The skills archive is damaged.") from None
+    return found
+
+
+def unpack_skills(archive: bytes, target: Path) -> tuple[str, ...]:
+    """Unpack below ``target``; answers the names of the skills' folders.
+
+    Raises :class:`InvalidInput`; nothing is written before the whole archive has been read. The
+    folders' modes are 0755 whatever the umask: the agent reads what somebody else unpacks.
+    """
+    found = read_skills(archive)
     for name, (content, mode) in found.items():
+        folder = target
+        for part in name.split("/")[:-1]:
+            folder /= part
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o755)
         path = target / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for folder in path.relative_to(target).parents[:-1]:
-            (target / folder).chmod(0o755)  # whatever the umask: the agent must be able to read
         path.write_bytes(content)
         path.chmod(mode)
     return tuple(sorted({name.split("/")[0] for name in found}))
