@@ -199,11 +199,13 @@ def pack_skills(skills: Sequence[VmSkillManifest]) -> bytes:
                 content = file.content.encode()
                 entry.size, entry.mode = len(content), int(file.permissions, 8)
                 archive.addfile(entry, io.BytesIO(content))
-    # A dictionary of the preset's 64 MiB would cost 100 ms and half a gigabyte for a few kilobytes.
-    plain = raw.getvalue()
-    fitting = 1 << max(16, (len(plain) - 1).bit_length())
-    preset = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": fitting}
-    return lzma.compress(plain, filters=[preset])
+    data = raw.getvalue()
+    # A dictionary as large as the data compresses as well as the preset's 64 MiB, which costs ten
+    # times that in memory: too much for a small machine.
+    dictionary = 1 << max(12, (len(data) - 1).bit_length())
+    preset = 9 | lzma.PRESET_EXTREME
+    chain = [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dictionary}]
+    return lzma.compress(data, filters=chain)
 
 
 def skill_digest(skill: VmSkillManifest) -> str:
