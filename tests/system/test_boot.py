@@ -1,6 +1,6 @@
 """A composed machine boots for real: cloud-init, systemd, Caddy, the daemon, the agent.
 
-Run by ``make test-system``: needs root on Linux, and mmdebstrap for the first time.
+Run by ``make test-system``: needs root on Linux, and mmdebstrap the first time.
 """
 
 from __future__ import annotations
