@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import case, or_, select, update
+from sqlalchemy import Case, case, or_, select, update
 from sqlalchemy.sql.dml import Update
 
 from aura_control.db.columns import milliseconds
@@ -44,8 +44,6 @@ class Deliveries(Repository):
         instance = await self._one(owner)
         if instance is None:
             raise NotFound("There is no such instance.")
-        now_ms = milliseconds(self._now)
-        after = Delivery.desired_revision + 1
         wanted = {
             "op": op,
             "message": None,
@@ -62,12 +60,12 @@ class Deliveries(Repository):
                 subject=subject,
                 tenant_id=tenant_id,
                 user_id=instance.user_id,
-                desired_revision=now_ms,
+                desired_revision=milliseconds(self._now),
                 **wanted,
             )
             .on_conflict_do_update(
                 index_elements=["instance_id", "subject"],
-                set_={**wanted, "desired_revision": case((after > now_ms, after), else_=now_ms)},
+                set_={**wanted, "desired_revision": self._next_revision()},
             )
             .returning(Delivery)
         )
@@ -81,6 +79,21 @@ class Deliveries(Repository):
             metadata={"instance_id": instance_id, "revision": row.desired_revision},
         )
         return row.desired_revision
+
+    async def renew(self, *, tenant_id: str, instance_id: str) -> None:
+        """Wants everything again, for a machine with new keys: what was sealed is of no use."""
+        await self._changed(
+            update(Delivery)
+            .where(Delivery.instance_id == instance_id, Delivery.tenant_id == tenant_id)
+            .values(
+                desired_revision=self._next_revision(),
+                message=None,
+                digest=None,
+                attempts=0,
+                next_attempt_at=self._now,
+                last_error=None,
+            )
+        )
 
     async def store_message(
         self,
@@ -217,6 +230,10 @@ class Deliveries(Repository):
             .where(Delivery.instance_id == instance_id, Delivery.tenant_id == tenant_id, _LACKING)
             .values(next_attempt_at=self._now)
         )
+
+    def _next_revision(self) -> Case[int]:
+        now_ms, after = milliseconds(self._now), Delivery.desired_revision + 1
+        return case((after > now_ms, after), else_=now_ms)
 
     @staticmethod
     def _row(tenant_id: str, instance_id: str, subject: str) -> Update:

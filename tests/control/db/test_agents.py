@@ -7,7 +7,7 @@ import pytest
 from aura_control.db.engine import Database
 from aura_control.db.models import Agent
 from aura_core.errors import NotFound
-from tests.control.db.conftest import World
+from tests.control.db.world import World
 
 
 async def test_an_agent_is_listed_for_its_user(

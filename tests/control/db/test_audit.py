@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from aura_control.db.engine import Database
 from aura_control.db.repositories.audit import AuditState, AuditVerdict
 from aura_core.errors import EnvelopeError, NotFound
-from tests.control.db.conftest import World
+from tests.control.db.world import World
 
 
 async def _fill(database: Database, world: World) -> None:

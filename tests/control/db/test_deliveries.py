@@ -10,7 +10,7 @@ import pytest
 from aura_control.db.columns import milliseconds
 from aura_control.db.engine import Database
 from aura_control.db.models import Delivery, DeliveryOp, Instance, InstanceState
-from tests.control.db.conftest import Clock
+from tests.control.db.world import Clock
 
 S = InstanceState
 
@@ -18,20 +18,10 @@ S = InstanceState
 @pytest.fixture
 async def joined(database: Database, instance: Instance) -> Instance:
     """An instance that is running and can be reached."""
+    await _join(database, instance)
     async with database.transaction() as tx:
         common = {"tenant_id": "t1", "instance_id": instance.id}
         await tx.instances.record_external(**common, external_id="1", push_url="http://127.0.0.1:1")
-        await tx.instances.issue_join_token(
-            **common, token_hash="70" * 32, expires_at=tx.now + timedelta(minutes=15)
-        )
-        await tx.instances.record_join(
-            instance_id=instance.id,
-            token_hash="70" * 32,
-            enc_public=b"k" * 32,
-            sig_public=b"s" * 32,
-            recipient_kid="0123456789abcdef",
-            gateway_token="sealed",
-        )
         for before, after in (
             (S.REQUESTED, S.PROVISIONING),
             (S.PROVISIONING, S.ENROLLING),
@@ -39,6 +29,24 @@ async def joined(database: Database, instance: Instance) -> Instance:
         ):
             await tx.instances.transition(**common, from_states=[before], to_state=after)
     return instance
+
+
+async def _join(database: Database, instance: Instance, *, key: bytes = b"k" * 32) -> None:
+    async with database.transaction() as tx:
+        await tx.instances.issue_join_token(
+            tenant_id="t1",
+            instance_id=instance.id,
+            token_hash="70" * 32,
+            expires_at=tx.now + timedelta(minutes=15),
+        )
+        await tx.instances.record_join(
+            instance_id=instance.id,
+            token_hash="70" * 32,
+            enc_public=key,
+            sig_public=b"s" * 32,
+            recipient_kid="0123456789abcdef",
+            gateway_token="sealed",
+        )
 
 
 async def _desire(database: Database, instance: Instance, subject: str = "c1") -> int:
@@ -201,3 +209,15 @@ async def test_all_of_a_machine(database: Database, joined: Instance) -> None:
         assert await tx.deliveries.for_instance(tenant_id="t2", instance_id=joined.id) == []
         entries = await tx.audit.entries(tenant_id="t1", limit=2)
     assert [entry.action for entry in entries] == ["delivery.put_wanted"] * 2
+
+
+async def test_a_machine_with_new_keys_gets_everything_again(
+    database: Database, joined: Instance
+) -> None:
+    revision = await _desire(database, joined)
+    await _store(database, joined, revision, "d1")
+    assert await _ack(database, joined, revision, "d1")
+    await _join(database, joined, key=b"n" * 32)
+    row = await _get(database, joined)
+    assert (row.desired_revision, row.message, row.digest) == (revision + 1, None, None)
+    assert await _due(database) == ["c1"]

@@ -12,7 +12,7 @@ from aura_control.db.engine import Database
 from aura_control.db.models import NEXT_STATES, Agent, Instance, InstanceState
 from aura_control.db.repositories.enrolment import JoinOutcome
 from aura_core.errors import NotFound
-from tests.control.db.conftest import Clock, World
+from tests.control.db.world import Clock, World
 
 S = InstanceState
 TOKEN = "70" * 32

@@ -11,8 +11,7 @@ from aura_control.db.engine import Database
 from aura_control.db.models import ConnectionState
 from aura_control.db.repositories.audit import AuditState
 from aura_core.errors import Conflict, EnvelopeError, NotFound
-from tests.control.db.conftest import Clock, World
-from tests.control.db.connecting import EXPIRY, connect, current, grant
+from tests.control.db.world import EXPIRY, Clock, World, connect, current, grant
 
 
 async def test_a_connection_is_made(database: Database, world: World, clock: Clock) -> None:
@@ -46,7 +45,9 @@ async def test_another_tenants_connection_is_not_found(database: Database, world
         assert await tx.integrations.get(tenant_id="t2", user_id="u1", provider="google") is None
         assert await tx.integrations.list(tenant_id="t2", user_id="u1") == []
         common = {"tenant_id": "t2", "connection_id": made.id}
-        assert not await tx.integrations.mark(**common, state=ConnectionState.UNCERTAIN, reason="x")
+        assert not await tx.integrations.mark(
+            tenant_id="t2", connection_id=made.id, state=ConnectionState.UNCERTAIN, reason="x"
+        )
         assert not await tx.integrations.begin_refresh(**common, expected_revision=made.revision)
         assert not await tx.integrations.apply_refresh(
             **common,

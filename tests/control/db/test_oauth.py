@@ -10,7 +10,7 @@ import pytest
 from aura_control.db.engine import Database
 from aura_control.db.models import OAuthTransaction
 from aura_core.errors import NotFound
-from tests.control.db.conftest import Clock, World
+from tests.control.db.world import Clock, World
 
 STATE = "5e" * 32
 

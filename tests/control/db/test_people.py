@@ -9,7 +9,7 @@ import pytest
 from aura_control.db.engine import Database
 from aura_control.db.models import ApiToken
 from aura_core.errors import Conflict, NotFound
-from tests.control.db.conftest import Clock, World
+from tests.control.db.world import Clock, World
 
 
 async def _issue(database: Database, world: World, *, hours: int | None = None) -> ApiToken:

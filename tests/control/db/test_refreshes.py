@@ -8,8 +8,7 @@ from datetime import timedelta
 from aura_control.db.connection import Connection, SealedTokens
 from aura_control.db.engine import Database
 from aura_control.db.models import ConnectionState
-from tests.control.db.conftest import Clock, World
-from tests.control.db.connecting import EXPIRY, connect, current, grant
+from tests.control.db.world import EXPIRY, Clock, World, connect, current, grant
 
 
 async def _begin(database: Database, connection: Connection) -> bool:

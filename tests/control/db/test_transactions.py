@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from aura_control.db.engine import Database
 from aura_control.db.models import Agent
-from tests.control.db.conftest import Clock, World
+from tests.control.db.world import Clock, World
 
 
 async def test_an_error_takes_everything_back(database: Database, world: World) -> None:

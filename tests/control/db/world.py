@@ -1,11 +1,36 @@
-"""Making a connection, for the tests that need one."""
+"""What the tests of the database work with: a clock, two tenants, and connections."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from aura_control.db.connection import Connection, Grant, SealedTokens
 from aura_control.db.engine import Database
+
+
+@dataclass
+class Clock:
+    """The time that a test wants it to be."""
+
+    now: datetime = field(default_factory=lambda: datetime(2026, 3, 1, 12, tzinfo=UTC))
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, **by: float) -> None:
+        self.now += timedelta(**by)
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Two tenants with a user each; the second one is there to be kept out."""
+
+    tenant_id: str = "t1"
+    user_id: str = "u1"
+    other_tenant_id: str = "t2"
+    other_user_id: str = "u2"
+
 
 EXPIRY = datetime(2026, 3, 1, 13, tzinfo=UTC)
 
