@@ -19,6 +19,7 @@ __all__ = ["probe"]
 
 _TIMEOUT = aiohttp.ClientTimeout(total=3)
 _LARGEST = 16 * 1024
+_MOST_CONTAINERS = 256
 
 
 async def probe(readiness: Readiness | None, *, root: Path) -> dict[str, Any]:
@@ -54,11 +55,23 @@ async def probe(readiness: Readiness | None, *, root: Path) -> dict[str, Any]:
 
 
 def _judge(status: int, raw: bytes) -> dict[str, Any]:
-    detail: Any = None
-    if len(raw) <= _LARGEST:
-        with suppress(ValueError, RecursionError):
-            detail = json.loads(raw)
-    if not isinstance(detail, dict):
-        detail = {}
+    detail = _plain(raw)
     ready = status == 200 and detail.get("ready", True) is True
     return {"ready": ready, "detail": detail or {"status": status}}
+
+
+def _plain(raw: bytes) -> dict[str, Any]:
+    """The answer as a JSON object that everybody can read and store, else nothing.
+
+    It goes on in the heartbeat, so what some reader of JSON refuses (NaN, lone surrogates, NUL,
+    brackets without end) would let the agent silence the daemon.
+    """
+    if len(raw) > _LARGEST or raw.count(b"{") + raw.count(b"[") > _MOST_CONTAINERS:
+        return {}
+    with suppress(ValueError, RecursionError):
+        detail = json.loads(raw)
+        text = json.dumps(detail, ensure_ascii=False, allow_nan=False)
+        text.encode()
+        if isinstance(detail, dict) and "\\u0000" not in text:
+            return detail
+    return {}
