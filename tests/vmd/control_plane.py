@@ -59,6 +59,8 @@ class Control:
         self.refuse_join: int | None = None
         self.down = False
         self.acks_to_lose = 0
+        self.acks_at_once: list[int] = []
+        self.messages_at_once = 2
         self.changed = asyncio.Event()
 
     def app(self) -> web.Application:
@@ -153,14 +155,17 @@ class Control:
 
     def _pull(self, body: dict[str, Any]) -> dict[str, Any]:
         lacking = self._lacking(body["revisions"])
-        messages = [json.loads(self.desired[subject]) for subject in lacking[:2]]
-        return {"messages": messages, "more": len(lacking) > 2}
+        messages = [
+            json.loads(self.desired[subject]) for subject in lacking[: self.messages_at_once]
+        ]
+        return {"messages": messages, "more": len(lacking) > self.messages_at_once}
 
     def _ack(self, body: dict[str, Any]) -> dict[str, Any]:
         if self.acks_to_lose:
             self.acks_to_lose -= 1
             raise web.HTTPServiceUnavailable
         assert self.machine is not None
+        self.acks_at_once.append(len(body["acks"]))
         acks = [verify_ack(document, self.machine.sig_public) for document in body["acks"]]
         for ack in acks:
             assert ack.instance_id == INSTANCE

@@ -58,6 +58,15 @@ async def test_a_message_that_cannot_be_used_does_not_hold_up_the_others(
         assert "c-bad" not in control.acked
 
 
+async def test_very_many_messages_are_acknowledged_in_parts(root: Path, control: Control) -> None:
+    async with enrolled(root, control):
+        for number in range(250):
+            control.want(f"c-{number}", b"", revision=1, op="delete")
+        control.messages_at_once = 250
+        await until(lambda: len(control.acked) == 250, changed=control.changed)
+        assert max(control.acks_at_once) <= 100
+
+
 async def test_without_its_control_plane_the_machine_goes_on(
     root: Path, control: Control, provider: Provider
 ) -> None:
@@ -120,6 +129,8 @@ async def test_a_taken_port_costs_pushes_and_nothing_else(root: Path, control: C
     [
         b"[" * 5000,
         b'{"a":' * 1000 + b"1" + b"}" * 1000,
+        b'{"a":' * 9 + b"1" + b"}" * 9,
+        ('{"a": "' + "\N{SNOWMAN}" * 2500 + '"}').encode(),
         b'{"a": NaN}',
         b'{"a": 1e999}',
         b'{"a": "\\ud800"}',
