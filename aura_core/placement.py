@@ -162,10 +162,12 @@ def place(
 
 
 def _place_in_path(path: str, name: str, value: str) -> str:
-    marker = "{" + name + "}"
-    if marker in unquote(path):
-        return unquote(path).replace(marker, quote(value, safe=":"))
-    return "/" + quote(value, safe=":") + path
+    # Only the marker is replaced: decoding the rest would make a path of it that nobody judged.
+    marker = re.compile(r"(?:\{|%7[Bb])" + re.escape(name) + r"(?:\}|%7[Dd])")
+    placed = quote(value, safe=":")
+    if marker.search(path):
+        return marker.sub(lambda _: placed, path)
+    return f"/{placed}{path}"
 
 
 def _place_in_body(body: bytes | None, content_type: str, name: str, value: str) -> bytes:

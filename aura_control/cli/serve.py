@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -94,6 +95,7 @@ def _settings(data_dir: Path | None, port: int | None) -> tuple[socket.socket, S
 
 def _run(settings: Settings, listener: socket.socket, ready: _Ready) -> None:
     configure_logs(settings.log_level)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # we say ourselves when it is up
     app = create_app(settings, open_registry(settings))
     config = uvicorn.Config(
         app,

@@ -17,7 +17,8 @@ import pytest
 
 from aura_core.errors import ConfigurationError
 from aura_vmd.privileges import Account, account, become
-from tests.vmd.harness import Control, Provider, binding, credential, policy, until
+from tests.vmd.control_plane import Control, until
+from tests.vmd.harness import Provider, binding, credential, policy
 from tests.vmd.process import AGENT, DaemonProcess, machine, started
 
 IS_ROOT = os.geteuid() == 0
