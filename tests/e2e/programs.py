@@ -20,7 +20,15 @@ import httpx
 from aura_control.bootstrap import add_user, load_vault, open_database
 from aura_control.settings import load_settings
 
-__all__ = ["ControlPlane", "aura", "control_plane", "own_environment", "program", "run_aura"]
+__all__ = [
+    "ControlPlane",
+    "announcement",
+    "aura",
+    "control_plane",
+    "own_environment",
+    "program",
+    "run_aura",
+]
 
 _ENDS_WITHIN = 30.0
 """Seconds that a program gets to end by itself."""
@@ -59,13 +67,14 @@ def program(
             command, env=dict(environment), stdout=subprocess.PIPE, stderr=errors, text=True
         )
         try:
-            yield _announcement(process, log)
+            yield announcement(process, log)
         finally:
             code = _end(process)
     assert code in (0, -signal.SIGTERM), f"{command[0]} ended with {code}:\n{_tail(log)}"
 
 
-def _announcement(process: subprocess.Popen[str], log: Path) -> dict[str, Any]:
+def announcement(process: subprocess.Popen[str], log: Path) -> dict[str, Any]:
+    """The first document on the program's standard output."""
     assert process.stdout is not None
     text = ""
     for line in process.stdout:

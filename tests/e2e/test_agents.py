@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import httpx
 import pytest
 
-from tests.e2e.programs import ControlPlane, control_plane
+from tests.e2e.local_machines import follow, journal, machines, processes_of, until
+from tests.e2e.programs import control_plane
 
 MANIFEST = """
 id = "notes"
@@ -52,7 +51,7 @@ KEY = "key-that-no-agent-sees-4711"
 class Notes(BaseHTTPRequestHandler):
     """A provider that wants its key, and keeps count."""
 
-    calls: list[tuple[str, str, str | None]]
+    calls: ClassVar[list[tuple[str, str, str | None]]]
 
     def do_GET(self) -> None:
         self.calls.append((self.command, self.path, self.headers.get("X-Key")))
@@ -63,7 +62,8 @@ class Notes(BaseHTTPRequestHandler):
         else:
             self._answer(200, [{"text": "milk"}])
 
-    do_POST = do_GET
+    def do_POST(self) -> None:
+        self.do_GET()
 
     def _answer(self, status: int, document: Any) -> None:
         body = json.dumps(document).encode()
@@ -73,8 +73,8 @@ class Notes(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        return
+    def log_message(self, *arguments: object) -> None:
+        """Requests are kept; standard error stays quiet."""
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def notes(home: Path) -> Iterator[type[Notes]]:
     """The provider, and its manifest in the operator's folder."""
 
     class Handler(Notes):
-        calls: list[tuple[str, str, str | None]] = []
+        calls: ClassVar[list[tuple[str, str, str | None]]] = []
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     folder = home / "manifests"
@@ -105,40 +105,6 @@ def settings(home: Path) -> dict[str, str]:
     }
 
 
-def follow(api: httpx.Client, agent_id: str, *states: str) -> list[tuple[str, dict[str, Any]]]:
-    """The agent's events from the first, until it is in one of the states."""
-    seen: list[tuple[str, dict[str, Any]]] = []
-    path, kind = f"/api/agents/{agent_id}/events", ""
-    with api.stream("GET", path, headers={"Last-Event-ID": "0"}, timeout=40) as stream:
-        assert stream.status_code == 200
-        for line in stream.iter_lines():
-            if line.startswith("event: "):
-                kind = line[7:]
-            elif line.startswith("data: "):
-                seen.append((kind, json.loads(line[6:])))
-                if seen[-1][1].get("state") in states:
-                    return seen
-    raise AssertionError(f"the stream ended: {seen}")
-
-
-def until(look: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """For what a file tells, which no event announces."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        seen = look()
-        if seen:
-            return seen
-        time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
-
-
-def journal(machine: Path) -> dict[str, dict[str, Any]]:
-    """The last run of each routine."""
-    path = machine / "var/lib/agent/journal.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return {run["routine"]: run for run in map(json.loads, lines)}
-
-
 ROUTINES = [
     {"name": "read", "skill": "notes", "arguments": ["call", "GET", "/notes"], "every_seconds": 1},
     {
@@ -148,11 +114,6 @@ ROUTINES = [
         "every_seconds": 1,
     },
 ]
-
-
-def machines(plane: ControlPlane) -> list[Path]:
-    folder = plane.data_dir / "machines"
-    return [path for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
 
 
 def test_an_agent_works_within_its_permissions_and_goes(home: Path, notes: type[Notes]) -> None:
@@ -171,7 +132,7 @@ def test_an_agent_works_within_its_permissions_and_goes(home: Path, notes: type[
         agent_id = answer.json()["id"]
         events = follow(plane.api, agent_id, "running", "failed")
         assert events[-1][1]["state"] == "running", events
-        (machine,) = machines(plane)
+        (machine,) = machines(plane.data_dir)
         done = until(lambda: (runs := journal(machine)).get("read") and runs.get("write") and runs)
         assert done["read"]["exit_code"] == 0, done["read"]
         assert json.loads(done["read"]["output"]) == [{"text": "milk"}]
@@ -197,16 +158,3 @@ def test_an_agent_works_within_its_permissions_and_goes(home: Path, notes: type[
         assert not machine.exists()
         assert plane.api.get(f"/api/agents/{agent_id}").status_code == 404
         assert processes_of(machine) == []
-
-
-def processes_of(machine: Path) -> list[str]:
-    """Command lines and environments that speak of the machine."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-        except OSError:
-            continue
-        if str(machine).encode() in text:
-            found.append((entry / "cmdline").read_bytes().decode())
-    return found
