@@ -22,7 +22,7 @@ from aura_control.composition import Services
 from aura_control.db.columns import utc_now
 from aura_control.db.connection import Connection
 from aura_control.db.engine import Database, open_engine
-from aura_control.db.schema import head, version
+from aura_control.db.schema import require_current_schema
 from aura_control.metrics import Metrics
 from aura_control.middleware import Observed
 from aura_control.ports import Clock, Locks
@@ -38,7 +38,7 @@ from aura_control.settings import Settings
 from aura_control.web.pages import Pages
 from aura_control.workflows.operation import Waits, compose_operation
 from aura_core.api import http_client
-from aura_core.errors import AuraError, ConfigurationError
+from aura_core.errors import AuraError
 from aura_core.manifest import OAuth2Auth
 from aura_core.registry import Registry
 
@@ -97,7 +97,7 @@ def create_app(
 async def _services(
     *, settings: Settings, registry: Registry, vault: Vault, metrics: Metrics, outside: Outside
 ) -> AsyncIterator[Services]:
-    await _require_schema(settings)
+    await require_current_schema(settings.database)
     async with AsyncExitStack() as stack:
         events = Watchers()
         database = Database.open(
@@ -191,15 +191,6 @@ async def _background(
         await task
 
     stack.push_async_callback(end)
-
-
-async def _require_schema(settings: Settings) -> None:
-    found = await version(settings.database)
-    if found != head():
-        raise ConfigurationError(
-            f"The database has the schema {found or 'of nothing'}, and this Aura needs {head()}.",
-            hint="Run 'aura up' once, or migrate it.",
-        )
 
 
 async def _locks(settings: Settings, database: Database, stack: AsyncExitStack) -> Locks:

@@ -65,7 +65,8 @@ async def read_json(request: Request, *, optional: bool = False) -> Any:
 
 async def read_body(request: Request, model: type[B], *, optional: bool = False) -> B:
     """The body, checked. Raises Malformed, TooLarge, UnsupportedMediaType and InvalidInput."""
-    return checked(model, await read_json(request, optional=optional) or {})
+    document = await read_json(request, optional=optional)
+    return checked(model, {} if document is None and optional else document)
 
 
 def checked(model: type[B], document: Any) -> B:

@@ -13,6 +13,8 @@ from aura_control.cli.where import DataDir
 from aura_control.settings import load_settings
 from aura_core.errors import AuraError
 
+__all__ = ["app"]
+
 app = typer.Typer(no_args_is_help=True, help="People of this control plane (for its operator).")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
