@@ -98,6 +98,10 @@ class Notifier(Protocol):
         """Whether followers should end: the control plane stops."""
         ...
 
+    def close(self) -> None:
+        """The control plane stops: all followers should end; returns at once."""
+        ...
+
     def notify(self, agent_id: str) -> None:
         """There are new events; returns at once."""
         ...

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 import uvicorn
 from pydantic import SecretStr
+from starlette.applications import Starlette
 
 from aura_control.app import create_app
 from aura_control.bootstrap import Owner, ensure_keys, ensure_owner, load_vault
@@ -104,7 +105,7 @@ def _run(settings: Settings, listener: socket.socket, ready: _Ready) -> None:
         server_header=False,
         proxy_headers=False,
     )
-    server = _Server(config, ready)
+    server = _Server(config, app, ready)
     server.run(sockets=[listener])
     if not server.started:
         raise typer.Exit(ExitCode.FAILED)
@@ -113,9 +114,17 @@ def _run(settings: Settings, listener: socket.socket, ready: _Ready) -> None:
 class _Server(uvicorn.Server):
     """Tells when it answers: the address is printed only once it is true."""
 
-    def __init__(self, config: uvicorn.Config, ready: _Ready) -> None:
+    def __init__(self, config: uvicorn.Config, app: Starlette, ready: _Ready) -> None:
         super().__init__(config)
+        self._app = app
         self._ready = ready
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # The server waits for its connections before it ends the application, and a stream of
+        # events never ends by itself.
+        if self.started:
+            self._app.state.services.events.close()
+        await super().shutdown(sockets=sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)

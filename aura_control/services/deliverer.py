@@ -147,7 +147,7 @@ class OutboxDeliverer:
                     if unreachable is not None:
                         await self._failed(row, unreachable)
                     else:
-                        await self._deliver(row)
+                        await self.deliver(row)
                 except ProviderUnavailable as error:
                     unreachable = error.message
                     await self._failed(row, unreachable)
@@ -157,7 +157,8 @@ class OutboxDeliverer:
                     _log.exception("delivery_broke", subject=row.subject, instance_id=instance_id)
                     await self._failed(row, "An unexpected error; the log says which.")
 
-    async def _deliver(self, row: Delivery) -> None:
+    async def deliver(self, row: Delivery) -> None:
+        """Sends one delivery. Raises what kept it from being acknowledged; nothing is lost."""
         async with self._database.transaction() as tx:
             instance = await tx.instances.get(tenant_id=row.tenant_id, instance_id=row.instance_id)
             sealed = await self._sealer.sealed(tx, instance=instance, subject=row.subject)

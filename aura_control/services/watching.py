@@ -37,6 +37,10 @@ class Watchers:
         """Whether followers should end: the control plane stops."""
         return self._closed
 
+    def following(self, agent_id: str) -> int:
+        """How many follow the agent."""
+        return len(self._watchers.get(agent_id, ()))
+
     def notify(self, agent_id: str) -> None:
         """There are new events; returns at once."""
         for watcher in self._watchers.get(agent_id, ()):

@@ -145,10 +145,9 @@ class MachineSteps:
             machine = await self._compute(instance).find(instance.machine_name)
             if machine is not None and machine.push_url is not None:
                 async with self._database.transaction() as tx:
-                    await tx.instances.record_external(
+                    await tx.instances.record_reachable(
                         tenant_id=tenant_id,
                         instance_id=instance_id,
-                        external_id=machine.external_id,
                         push_url=machine.push_url,
                     )
         self._deliverer.wake()

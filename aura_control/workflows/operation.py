@@ -38,7 +38,7 @@ class Waits:
     timings: Timings | None = None
     """For provisioning and destroying; without one, the settings say how long joining may take."""
     pace: Pace = field(default_factory=Pace)
-    poll: float = 1.0
+    poll: float = 0.25
     """How often a waiting workflow looks for its messages."""
     drain: float = 20.0
     """How long steps under way may take at shutdown."""

@@ -42,7 +42,7 @@ class Sweeper:
         computes: Mapping[str, Compute],
         every: float,
         grace: float,
-        orphans_every: float = 600.0,
+        compare_every: float = 60.0,
     ) -> None:
         self._services = services
         self._engine = engine
@@ -50,20 +50,20 @@ class Sweeper:
         self._computes = computes
         self._every = every
         self._grace = grace
-        self._orphans_every = orphans_every
+        self._compare_every = compare_every
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
         """Sweeps once at the start, and then at intervals."""
         loop = asyncio.get_running_loop()
-        orphans_due = loop.time()
+        comparison_due = loop.time()
         grace = 0.0
         while not self._stop.is_set():
             await self._contained("instances", self.restart_lost(grace=grace))
             await self._contained("heartbeats", mark_silent(self._services))
-            if loop.time() >= orphans_due:
-                await self._contained("machines", self.remove_orphans())
-                orphans_due = loop.time() + self._orphans_every
+            if loop.time() >= comparison_due:
+                await self._contained("machines", self.compare_machines())
+                comparison_due = loop.time() + self._compare_every
             grace = self._grace
             try:
                 async with asyncio.timeout(self._every):
@@ -110,12 +110,13 @@ class Sweeper:
             await self._engine.start(PROVISION, provision_id(instance.id), *who)
             return True
         # It ended without saying so, which no step does: somebody cancelled it by hand. The next
-        # sweep of orphans takes the machine.
+        # comparison of machines takes its machine.
         await self._steps.fail(*who, "Its provisioning was cancelled.")
         return True
 
-    async def remove_orphans(self) -> int:
-        """Machines whose instance failed or is gone are destroyed; how many.
+    async def compare_machines(self) -> int:
+        """Machines whose instance failed or is gone are destroyed; how many. Where the daemons of
+        the others listen is learned anew: it changes when a machine restarts.
 
         Computes answer with machines of ours only. One whose instance is unknown is left and
         logged: it may belong to a database that this one is an old copy of.
@@ -129,7 +130,16 @@ class Sweeper:
                 elif instance.state in (S.FAILED, S.DESTROYED):
                     outcome = await self._steps.remove(instance.tenant_id, instance.id)
                     removed += bool(outcome["ok"])
+                elif machine.push_url is not None and machine.push_url != instance.push_url:
+                    await self._moved(instance, machine.push_url)
         return removed
+
+    async def _moved(self, instance: Instance, push_url: str) -> None:
+        async with self._services.database.transaction() as tx:
+            await tx.instances.record_reachable(
+                tenant_id=instance.tenant_id, instance_id=instance.id, push_url=push_url
+            )
+        self._services.deliverer.wake()
 
     async def _instance(self, machine_name: str) -> Instance | None:
         async with self._services.database.reading() as tx:

@@ -163,6 +163,10 @@ class Instances(Enrolment):
             {"external_id": external_id, "push_url": push_url},
         )
 
+    async def record_reachable(self, *, tenant_id: str, instance_id: str, push_url: str) -> None:
+        """Remembers where the daemon listens now; it may have moved."""
+        await self._record(tenant_id, instance_id, "instance.reachable", {"push_url": push_url})
+
     async def record_destroyed(self, *, tenant_id: str, instance_id: str) -> None:
         """Remembers that the compute has no machine of this name any more."""
         await self._record(

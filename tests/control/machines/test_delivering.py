@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 import respx
+from sqlalchemy import text
 
 from aura_control.services.delivery import desire_policy
 from tests.control.machines.vm import Vm
@@ -200,8 +201,6 @@ async def test_a_credential_that_does_not_open_holds_up_nothing_else(
 ) -> None:
     connection = await world.connect()
     async with world.services.database.transaction() as tx:
-        from sqlalchemy import text
-
         await tx.session.execute(text("UPDATE integrations SET access_token = 'x'"))
     agent, vm = await world.running()
     assert vm.held["policy"].op == "put"
@@ -211,7 +210,7 @@ async def test_a_credential_that_does_not_open_holds_up_nothing_else(
 
 
 async def test_pulling_brings_what_was_lost_on_the_machine(world: World) -> None:
-    agent, vm = await world.running()
+    _, vm = await world.running()
     held = vm.held.pop("policy")
     lacking = (await vm.heartbeat()).json()["lacking"]
     assert lacking == ["policy"]

@@ -105,5 +105,5 @@ async def test_a_cancelled_provisioning_is_said_to_have_failed(world: World) -> 
     assert await world.sweeper.restart_lost(grace=0) == 1
     failed = await world.until_state(agent["id"], "failed")
     assert failed["state_reason"] == "Its provisioning was cancelled."
-    assert await world.sweeper.remove_orphans() == 1
+    assert await world.sweeper.compare_machines() == 1
     assert world.compute.table == {}

@@ -136,9 +136,8 @@ class Vm:
             answer = (await self.post("/vm/v1/pull", {"revisions": self.revisions})).json()
             acks = []
             for message in answer["messages"]:
-                push = parse_push(json.dumps(message).encode())
-                acks.append(self.take(push))
-                came.append(push.header.connection_id)
+                acks.append(self.take_document(message))
+                came.append(message["header"]["connection_id"])
             if acks:
                 response = await self.post("/vm/v1/ack", {"acks": acks})
                 assert response.status_code == 200, response.text
@@ -180,6 +179,10 @@ class Vm:
             ),
             self.keys,
         )
+
+    def take_document(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Takes a message as pulling gives it; the acknowledgement."""
+        return self.take(parse_push(json.dumps(message).encode()))
 
     def receive(self, subject: str, request: httpx.Request, body: bytes) -> httpx.Response:
         fault = self.faults.pop(0) if self.faults else ""
