@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -130,6 +130,7 @@ def test_a_manifest_has_a_size() -> None:
         load(HEAD + "# " + "x" * 300_000)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_a_manifest_or_an_error_of_ours(text: str) -> None:
     with pytest.raises(ManifestError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aura_core.credentials import BrokerBinding
@@ -88,6 +88,7 @@ def test_scopes_have_a_form(scope: str) -> None:
         AgentPermissions(scopes=frozenset({scope}))
 
 
+@settings(deadline=None)
 @given(st.lists(st.from_regex(r"[a-z0-9%F2]{1,6}", fullmatch=True), max_size=6))
 def test_more_scopes_never_forbid_what_fewer_allow(parts: list[str]) -> None:
     url = "/users/me/messages/" + "/".join(parts)

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aura_core.credentials import BrokerBinding
@@ -104,6 +104,7 @@ def test_ambiguous_urls_are_refused(url: str) -> None:
 SEGMENT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
+@settings(deadline=None)
 @given(st.lists(SEGMENT, max_size=5).map(lambda parts: "/" + "/".join(parts)))
 def test_any_path_is_on_the_host_or_refused(path: str) -> None:
     try:
