@@ -1,77 +1,25 @@
-"""Calls to providers: bound to hosts, bounded in size and patience, and silent about secrets."""
+"""Calls to providers: bound to hosts, in the agent's bounds, and silent about secrets."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import gzip
 import logging
-import zlib
-from collections.abc import AsyncIterator
-from typing import Any
 
 import httpx
 import pytest
 import respx
-from pydantic import SecretStr
 
-from aura_core.api import BoundApi, fetch, http_client, redact
-from aura_core.credentials import BrokerBinding
 from aura_core.errors import (
     AuraError,
     InvalidInput,
     PermissionDenied,
     ProviderRejected,
     ProviderUnavailable,
-    RateLimited,
     ReauthorizationRequired,
 )
-from aura_core.manifest import BEARER, Placement, RateLimit, Rule
+from aura_core.manifest import BEARER, Placement, Rule
 from aura_core.permissions import AgentPermissions
-from tests.core.providers import NOW, secrets
-
-TOKEN = "token-0123456789"
-BASE = "https://api.acme.example"
-
-
-def bound(**changed: Any) -> BrokerBinding:
-    facts: dict[str, Any] = {
-        "provider": "acme",
-        "base_url": BASE,
-        "hosts": ("api.acme.example", "*.files.acme.example"),
-        "placements": (BEARER,),
-    }
-    return BrokerBinding(**{**facts, **changed})
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with http_client() as client:
-        yield client
-
-
-class Waits:
-    """Counts what would have been slept."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    async def __call__(self, seconds: float) -> None:
-        self.seconds.append(seconds)
-
-
-def api(http: httpx.AsyncClient, waits: Waits | None = None, **options: Any) -> BoundApi:
-    facts = options.pop("facts", {})
-    fields = options.pop("fields", {"access_token": TOKEN})
-    return BoundApi(
-        bound(**facts),
-        secrets(**fields),
-        http,
-        sleep=waits or Waits(),
-        now=lambda: NOW,
-        **options,
-    )
-
+from tests.core.bound import BASE, TOKEN, Waits, api
 
 BASIC = "Basic " + base64.b64encode(b"k3y-value:x").decode()
 
@@ -218,179 +166,3 @@ async def test_an_answer_that_repeats_the_credential_is_withheld(http: httpx.Asy
             with pytest.raises(PermissionDenied) as caught:
                 await api(http).get("/echo")
         assert caught.value.rule == "reflected"
-
-
-@pytest.mark.parametrize(
-    ("facts", "reply", "wait"),
-    [
-        ({}, httpx.Response(429, headers={"retry-after": "3"}), 3),
-        ({}, httpx.Response(429, headers={"retry-after": "Sun, 01 Mar 2026 12:00:04 GMT"}), 4),
-        ({}, httpx.Response(429), 1),
-        ({"retry_after_header": "X-Wait"}, httpx.Response(429, headers={"x-wait": "2"}), 2),
-        (
-            {"reset_header": "X-Reset"},
-            httpx.Response(429, headers={"x-reset": str(int(NOW.timestamp()) + 5)}),
-            5,
-        ),
-        (
-            {"reset_header": "X-Reset", "reset_kind": "epoch_milliseconds"},
-            httpx.Response(429, headers={"x-reset": str(int(NOW.timestamp() * 1000) + 5000)}),
-            5,
-        ),
-        (
-            {"reset_header": "X-Reset", "reset_kind": "delta_seconds"},
-            httpx.Response(429, headers={"x-reset": "5"}),
-            5,
-        ),
-        (
-            {"reset_header": "X-Reset", "reset_kind": "iso8601"},
-            httpx.Response(429, headers={"x-reset": "2026-03-01T12:00:05Z"}),
-            5,
-        ),
-        (
-            {"hint_path": "error.message"},
-            httpx.Response(429, json={"error": {"message": "try again in 2.5 seconds"}}),
-            2.5,
-        ),
-        (
-            {"statuses": (403,), "code_path": "code", "codes": ("REQUEST_LIMIT_EXCEEDED",)},
-            httpx.Response(403, json={"code": "REQUEST_LIMIT_EXCEEDED"}),
-            1,
-        ),
-        (
-            {"statuses": (403, 429), "remaining_header": "X-Remaining"},
-            httpx.Response(403, headers={"x-remaining": "0", "retry-after": "2"}),
-            2,
-        ),
-    ],
-)
-async def test_rate_limits_are_waited_for(
-    http: httpx.AsyncClient, facts: dict[str, Any], reply: httpx.Response, wait: float
-) -> None:
-    waits = Waits()
-    with respx.mock:
-        respx.get(f"{BASE}/v1").mock(side_effect=[reply, httpx.Response(200, json={"ok": 1})])
-        client = api(http, waits, facts={"rate_limit": RateLimit(**facts)})
-        assert await client.get("/v1") == {"ok": 1}
-    (waited,) = waits.seconds
-    assert wait <= waited <= wait + 0.25
-
-
-async def test_patience_is_bounded(http: httpx.AsyncClient) -> None:
-    waits = Waits()
-    with respx.mock:
-        route = respx.get(f"{BASE}/v1").respond(429, headers={"retry-after": "3600"})
-        with pytest.raises(RateLimited) as caught:
-            await api(http, waits).get("/v1")
-        assert caught.value.retry_after == 3600
-        assert (route.call_count, waits.seconds) == (1, [])
-        route.respond(429, headers={"retry-after": "1"})
-        with pytest.raises(RateLimited):
-            await api(http, waits).get("/v1")
-        assert (route.call_count, len(waits.seconds)) == (4, 2)
-
-
-@pytest.mark.parametrize(("kind", "least"), [("exponential", [1, 2]), ("constant", [1, 1])])
-async def test_backoff(http: httpx.AsyncClient, kind: str, least: list[float]) -> None:
-    waits = Waits()
-    with respx.mock:
-        respx.get(f"{BASE}/v1").respond(429)
-        with pytest.raises(RateLimited):
-            await api(http, waits, facts={"rate_limit": RateLimit(backoff=kind)}).get("/v1")  # type: ignore[arg-type]
-    assert all(low <= got <= low + 0.25 for low, got in zip(least, waits.seconds, strict=True))
-
-
-async def test_a_403_without_evidence_is_no_rate_limit(http: httpx.AsyncClient) -> None:
-    facts = RateLimit(statuses=(403, 429), remaining_header="X-Remaining")
-    with respx.mock:
-        respx.get(f"{BASE}/v1").respond(403, headers={"x-remaining": "17"})
-        with pytest.raises(ProviderRejected):
-            await api(http, facts={"rate_limit": facts}).get("/v1")
-
-
-async def test_the_client_keeps_no_cookies_and_follows_nothing(
-    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with respx.mock:
-        respx.get(f"{BASE}/login").respond(
-            302, headers={"set-cookie": "session=1; Path=/", "location": f"{BASE}/next"}
-        )
-        route = respx.get(f"{BASE}/next").respond(200)
-        reply = await fetch(http, "GET", f"{BASE}/login")
-        assert reply.status == 302
-        assert reply.cookies == {"session": "1"}
-        await fetch(http, "GET", f"{BASE}/next")
-    assert "cookie" not in route.calls.last.request.headers
-    assert route.calls.last.request.headers["user-agent"].startswith("aura/")
-
-
-class Answering(httpx.AsyncBaseTransport):
-    """Answers in chunks, as the network does."""
-
-    def __init__(self, body: bytes, encoding: str = "identity") -> None:
-        self.body = body
-        self.encoding = encoding
-        self.sent = 0
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-encoding": self.encoding}, stream=Chunks(self))
-
-
-class Chunks(httpx.AsyncByteStream):
-    def __init__(self, answering: Answering) -> None:
-        self.answering = answering
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        body = self.answering.body
-        for start in range(0, len(body), 1000):
-            self.answering.sent += 1000
-            yield body[start : start + 1000]
-
-
-@pytest.mark.parametrize(
-    ("body", "encoding", "error"),
-    [
-        (b"x" * 5000, "identity", None),
-        (b"x" * 5001, "identity", "larger than 5000 bytes"),
-        (gzip.compress(b"x" * 5000, mtime=0), "gzip", None),
-        (gzip.compress(b"x" * 5001, mtime=0), "gzip", "larger than 5000 bytes"),
-        (gzip.compress(b"x" * 3_000_000, mtime=0), "gzip", "larger than 5000 bytes"),
-        (zlib.compress(b"x" * 5000), "deflate", None),
-        (b"broken", "gzip", "damaged"),
-        (b"?", "br", "in the encoding"),
-    ],
-)
-async def test_answers_are_bounded(body: bytes, encoding: str, error: str | None) -> None:
-    async with http_client(transport=Answering(body, encoding)) as http:
-        fetching = fetch(http, "GET", f"{BASE}/v1", limit=5000)
-        if error is None:
-            assert (await fetching).body == b"x" * 5000
-        else:
-            with pytest.raises((ProviderRejected, ProviderUnavailable), match=error):
-                await fetching
-
-
-async def test_a_body_without_end_is_not_read_to_it() -> None:
-    transport = Answering(b"x" * 1_000_000)
-    async with http_client(transport=transport) as http:
-        with pytest.raises(ProviderRejected):
-            await fetch(http, "GET", f"{BASE}/v1", limit=5000)
-    assert transport.sent == 6000
-
-
-async def test_an_answer_that_never_ends_is_given_up() -> None:
-    class Endless(httpx.AsyncBaseTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            await asyncio.Event().wait()
-            raise AssertionError("unreachable")
-
-    async with http_client(transport=Endless()) as http:
-        with pytest.raises(ProviderUnavailable, match=r"within 0\.01 seconds"):
-            await fetch(http, "GET", f"{BASE}/v1?key=s3cret", deadline=0.01)
-
-
-def test_redacting_knows_other_spellings() -> None:
-    secret = SecretStr('a/b+c "d"')
-    text = redact(f'{secret.get_secret_value()} a%2Fb%2Bc%20%22d%22 a\\/b a/b+c \\"d\\"', [secret])
-    assert text == "*** *** a\\/b ***"
-    assert len(redact("x" * 1000, [])) <= 303

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import respx
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aura_core import oauth
@@ -299,6 +299,7 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(document=FIELDS, status=st.sampled_from([200, 201, 302, 400, 401, 403, 500]))
 def test_any_document_is_an_answer_or_an_error_of_ours(document: Any, status: int) -> None:
     body = json.dumps(document).encode()
