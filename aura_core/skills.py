@@ -64,7 +64,8 @@ class VmWriteFile(_Value):
     @field_validator("path")
     @classmethod
     def _inside(cls, path: str) -> str:
-        if path != posixpath.normpath(path) or path.startswith("..") or "\\" in path:
+        plain = path == posixpath.normpath(path) and path != "."
+        if not plain or path.startswith("..") or "\\" in path:
             raise ValueError("is not a plain path")
         if path.startswith("/") and not path.startswith(_OPEN_ROOTS):
             raise ValueError(f"lies outside {' and '.join(_OPEN_ROOTS)}")
@@ -197,7 +198,11 @@ def pack_skills(skills: Sequence[VmSkillManifest]) -> bytes:
                 content = file.content.encode()
                 entry.size, entry.mode = len(content), int(file.permissions, 8)
                 archive.addfile(entry, io.BytesIO(content))
-    return lzma.compress(raw.getvalue(), preset=9 | lzma.PRESET_EXTREME)
+    # A dictionary of the preset's 64 MiB would cost 100 ms and half a gigabyte for a few kilobytes.
+    plain = raw.getvalue()
+    fitting = 1 << max(16, (len(plain) - 1).bit_length())
+    preset = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": fitting}
+    return lzma.compress(plain, filters=[preset])
 
 
 def skill_digest(skill: VmSkillManifest) -> str:
@@ -228,7 +233,9 @@ def unpack_skills(archive: bytes, target: Path) -> tuple[str, ...]:
         raise InvalidInput("The skills archive is damaged.") from None
     for name, (content, mode) in found.items():
         path = target / name
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in path.relative_to(target).parents[:-1]:
+            (target / folder).chmod(0o755)  # whatever the umask: the agent must be able to read
         path.write_bytes(content)
         path.chmod(mode)
     return tuple(sorted({name.split("/")[0] for name in found}))
