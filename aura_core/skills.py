@@ -39,6 +39,7 @@ __all__ = [
     "build_skill",
     "by_claim",
     "pack_skills",
+    "read_skills",
     "skill_digest",
     "unpack_skills",
 ]
@@ -64,8 +65,7 @@ class VmWriteFile(_Value):
     @field_validator("path")
     @classmethod
     def _inside(cls, path: str) -> str:
-        plain = path == posixpath.normpath(path) and path != "."
-        if not plain or path.startswith("..") or "\\" in path:
+        if path != posixpath.normpath(path) or path.startswith("..") or "\\" in path:
             raise ValueError("is not a plain path")
         if path.startswith("/") and not path.startswith(_OPEN_ROOTS):
             raise ValueError(f"lies outside {' and '.join(_OPEN_ROOTS)}")
@@ -198,11 +198,13 @@ def pack_skills(skills: Sequence[VmSkillManifest]) -> bytes:
                 content = file.content.encode()
                 entry.size, entry.mode = len(content), int(file.permissions, 8)
                 archive.addfile(entry, io.BytesIO(content))
-    # A dictionary of the preset's 64 MiB would cost 100 ms and half a gigabyte for a few kilobytes.
-    plain = raw.getvalue()
-    fitting = 1 << max(16, (len(plain) - 1).bit_length())
-    preset = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": fitting}
-    return lzma.compress(plain, filters=[preset])
+    data = raw.getvalue()
+    # A dictionary as large as the data compresses as well as the preset's 64 MiB, which costs ten
+    # times that in memory: too much for a small machine.
+    dictionary = 1 << max(12, (len(data) - 1).bit_length())
+    preset = 9 | lzma.PRESET_EXTREME
+    chain = [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dictionary}]
+    return lzma.compress(data, filters=chain)
 
 
 def skill_digest(skill: VmSkillManifest) -> str:
@@ -210,12 +212,12 @@ def skill_digest(skill: VmSkillManifest) -> str:
     return hashlib.sha256(pack_skills([skill])).hexdigest()
 
 
-def unpack_skills(archive: bytes, target: Path) -> tuple[str, ...]:
-    """Unpack below ``target``; answers the names of the skills' folders.
+def read_skills(archive: bytes) -> Mapping[str, tuple[bytes, int]]:
+    """The archive's files: ``folder/path`` to content and mode.
 
     Only plain files with relative paths are accepted, and no more than :data:`MAX_UNPACKED` bytes:
     the archive is code for the agent's user, but it is unpacked by somebody with more rights.
-    Raises :class:`InvalidInput`; nothing is written before the whole archive has been read.
+    Raises :class:`InvalidInput`.
     """
     found: dict[str, tuple[bytes, int]] = {}
     try:
@@ -225,17 +227,31 @@ def unpack_skills(archive: bytes, target: Path) -> tuple[str, ...]:
         with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as tar:
             for entry in tar:
                 name = posixpath.normpath(entry.name)
-                handle = tar.extractfile(entry) if entry.isreg() else None
-                if handle is None or name != entry.name or name.startswith(("/", "..")):
+                if not entry.isfile() or name != entry.name or name.startswith(("/", "..")):
                     raise InvalidInput("The skills archive holds something other than plain files.")
-                found[name] = (handle.read(), entry.mode & 0o755)
+                if "/" not in name:
+                    raise InvalidInput("The skills archive holds a file outside of any folder.")
+                if (handle := tar.extractfile(entry)) is not None:
+                    found[name] = (handle.read(), entry.mode & 0o755)
     except (tarfile.TarError, lzma.LZMAError, EOFError):
         raise InvalidInput("The skills archive is damaged.") from None
+    return found
+
+
+def unpack_skills(archive: bytes, target: Path) -> tuple[str, ...]:
+    """Unpack below ``target``; answers the names of the skills' folders.
+
+    Raises :class:`InvalidInput`; nothing is written before the whole archive has been read. The
+    folders' modes are 0755 whatever the umask: the agent reads what somebody else unpacks.
+    """
+    found = read_skills(archive)
     for name, (content, mode) in found.items():
+        folder = target
+        for part in name.split("/")[:-1]:
+            folder /= part
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o755)
         path = target / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for folder in path.relative_to(target).parents[:-1]:
-            (target / folder).chmod(0o755)  # whatever the umask: the agent must be able to read
         path.write_bytes(content)
         path.chmod(mode)
     return tuple(sorted({name.split("/")[0] for name in found}))

@@ -1,0 +1,246 @@
+"""The broker: the agent asks for a call, and gets an answer; never the credential.
+
+    ANY /v1/{provider}/{path}     one call; Aura-Host names another of the manifest's hosts
+    GET /v1                       which providers there are, and what the agent may do
+
+The agent is taken to be hostile: it chooses method, path, query, headers and body. What it sends
+is judged by the policy, put together anew by ``aura_core.placement``, and recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from aura_core.errors import (
+    AuraError,
+    InvalidInput,
+    NotFound,
+    PermissionDenied,
+    ProviderUnavailable,
+)
+from aura_core.placement import place
+from aura_vmd.actions import ActionLog
+from aura_vmd.bodies import read_body
+from aura_vmd.gate import head_complete
+from aura_vmd.outgoing import ProviderClient, end_to_end
+from aura_vmd.policy import Permit, Policy
+from aura_vmd.problems import ANSWERED_BY, log_unexpected, problem, problem_response
+from aura_vmd.reflection import Search, needles
+
+__all__ = ["Broker", "BrokerLimits"]
+
+_log = logging.getLogger(__name__)
+
+HOST_HEADER = "Aura-Host"
+_PREFIX = "/v1/"
+_LONGEST_PATH = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokerLimits:
+    """Bytes, seconds, and calls at a time."""
+
+    request_body: int = 16 * 1024 * 1024
+    body_seconds: float = 30.0
+    answer_body: int = 32 * 1024 * 1024
+    buffered: int = 1024 * 1024
+    """Answers up to here are searched as a whole before any of them is passed on."""
+    calls: int = 8
+
+
+@dataclass(kw_only=True)
+class _Call:
+    """One call as it goes into the action log; filled in as more of it is known."""
+
+    method: str
+    provider: str
+    host: str | None = None
+    path: str | None = None
+    rule: str | None = None
+    status: int | None = None
+    received: int = 0
+    problem: str | None = None
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    began: float = field(default_factory=time.monotonic)
+
+    def entry(self, outcome: str) -> dict[str, Any]:
+        known = {
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "id": self.id,
+            "outcome": outcome,
+            "method": self.method[:16],
+            "provider": self.provider[:64],
+            "host": self.host,
+            "path": self.path and self.path[:_LONGEST_PATH],
+            "rule": self.rule,
+            "status": self.status,
+            "bytes": self.received,
+            "problem": self.problem,
+            "ms": round((time.monotonic() - self.began) * 1000),
+        }
+        return {name: value for name, value in known.items() if value is not None}
+
+
+class Broker:
+    """The handler of the broker's server."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        provider: ProviderClient,
+        actions: ActionLog,
+        limits: BrokerLimits,
+    ) -> None:
+        self._policy = policy
+        self._provider = provider
+        self._actions = actions
+        self._limits = limits
+        self._slots = asyncio.Semaphore(limits.calls)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; each connection carries one."""
+        head_complete(request)
+        try:
+            return await self._handle(request)
+        except Exception as error:  # noqa: BLE001 - a bug must cost one call, not the daemon
+            log_unexpected(_log, error)
+            return problem_response(error)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        # The target as it was sent: a router would decode or normalise it, and judge another path
+        # than the one that the provider gets.
+        target = request.raw_path
+        if target in ("/v1", "/v1/") and request.method == "GET":
+            return _ending(web.json_response(self._policy.overview()))
+        provider, slash, path = target.removeprefix(_PREFIX).partition("/")
+        call = _Call(method=request.method, provider=provider.partition("?")[0])
+        try:
+            if not target.startswith(_PREFIX) or not slash:
+                raise NotFound(f"The broker serves {_PREFIX}{{provider}}/{{path}} and /v1.")
+            async with self._slots:
+                return await self._answer(request, call, "/" + path)
+        except AuraError as error:
+            return await self._refuse(call, error)
+
+    async def _answer(self, request: web.BaseRequest, call: _Call, path: str) -> web.StreamResponse:
+        call.path = path.partition("?")[0]
+        permit = self._permit(request, call, path)
+        body = await read_body(
+            request, limit=self._limits.request_body, seconds=self._limits.body_seconds
+        )
+        outgoing = place(
+            permit.binding,
+            permit.payload.fields,
+            method=request.method,
+            target=permit.target,
+            headers=request.headers,
+            body=body or None,
+        )
+        if request.method not in ("GET", "HEAD"):
+            # What may change something outside is recorded before it is asked for.
+            await self._actions.record(call.entry("asked"))
+        async with self._provider.call(outgoing) as answer:
+            call.status = answer.status
+            response = await self._pass_on(request, call, answer, needles(permit.payload))
+        await self._actions.record(call.entry("answered"))
+        return response
+
+    def _permit(self, request: web.BaseRequest, call: _Call, path: str) -> Permit:
+        if "Content-Encoding" in request.headers or "Upgrade" in request.headers:
+            raise InvalidInput("The broker takes neither encoded bodies nor upgrades.")
+        if len(request.headers.getall(HOST_HEADER, ())) > 1:
+            raise InvalidInput(f"{HOST_HEADER} is given more than once.")
+        try:
+            permit = self._policy.permit(
+                method=request.method,
+                provider=call.provider,
+                path=path,
+                host=request.headers.get(HOST_HEADER),
+            )
+        except PermissionDenied as error:
+            call.rule = error.rule
+            raise
+        call.host, call.path, call.rule = permit.target.host, permit.target.path, permit.rule
+        return permit
+
+    async def _pass_on(
+        self,
+        request: web.BaseRequest,
+        call: _Call,
+        answer: aiohttp.ClientResponse,
+        wanted: tuple[bytes, ...],
+    ) -> web.StreamResponse:
+        if answer.status < 200:
+            raise ProviderUnavailable("The provider switches protocols without being asked to.")
+        limit = self._limits.answer_body
+        search = Search(wanted, encoding=answer.headers.get("Content-Encoding", ""))
+        search.headers(answer.headers.items())
+        if (answer.content_length or 0) > limit and request.method != "HEAD":
+            raise _too_long(limit)
+        start = bytearray()
+        pieces = answer.content.iter_any()
+        over = True
+        async for piece in pieces:
+            call.received += len(piece)
+            start += search.feed(piece)
+            if call.received > self._limits.buffered:
+                over = False
+                break
+        if over:
+            start += search.rest()
+            return _ending(_response(web.Response(status=answer.status, body=bytes(start)), answer))
+        response = _ending(_response(web.StreamResponse(status=answer.status), answer))
+        await response.prepare(request)
+        try:
+            await response.write(bytes(start))
+            async for piece in pieces:
+                call.received += len(piece)
+                if call.received > limit:
+                    raise _too_long(limit)
+                await response.write(search.feed(piece))
+            await response.write(search.rest())
+            await response.write_eof()
+        except BaseException:
+            # Half of the answer is out; ending the connection without the last chunk is how HTTP
+            # says that the rest is missing (RFC 9112 §8).
+            if request.transport is not None:
+                request.transport.abort()
+            raise
+        return response
+
+    async def _refuse(self, call: _Call, error: AuraError) -> web.StreamResponse:
+        call.rule = getattr(error, "rule", None) or call.rule
+        call.problem = problem(error)["type"].rpartition(":")[2]
+        outcome = "refused" if call.status is None else "withheld"
+        await self._actions.record(call.entry(outcome))
+        return problem_response(error)
+
+
+def _response(response: web.StreamResponse, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    for name, value in end_to_end(answer):
+        response.headers.add(name, value)
+    response.headers[ANSWERED_BY] = "provider"
+    return response
+
+
+def _ending(response: web.StreamResponse) -> web.StreamResponse:
+    response.force_close()
+    return response
+
+
+def _too_long(limit: int) -> PermissionDenied:
+    return PermissionDenied(
+        f"The provider's answer is longer than {limit} bytes, so it is not passed on.",
+        rule="size",
+        hint="Ask for less: a page, a range, fewer fields.",
+    )

@@ -1,0 +1,116 @@
+"""Whether the agent may make a call: decided before anything of it leaves the machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from aura_core.credentials import BrokerBinding, CredentialPayload
+from aura_core.errors import InvalidInput, NotFound, RefreshFailed
+from aura_core.permissions import require
+from aura_core.placement import Target, resolve_target
+from aura_vmd.holdings import HeldCredential, Holdings
+
+__all__ = ["METHODS", "Permit", "Policy"]
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+
+_HOST = re.compile(r"(\[[0-9a-f:]{2,39}\]|[a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?)(:[0-9]{1,5})?")
+
+
+class CredentialExpired(RefreshFailed):
+    """The token's life is over and no newer one has come yet."""
+
+    rule = "expired"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Permit:
+    """A call that may be made: with this credential, to this target, by this rule."""
+
+    payload: CredentialPayload
+    target: Target
+    rule: str
+
+    @property
+    def binding(self) -> BrokerBinding:
+        return self.payload.binding
+
+
+class Policy:
+    """Judges calls by what the machine holds at that moment."""
+
+    def __init__(
+        self,
+        *,
+        holdings: Holdings,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        on_expired: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._holdings = holdings
+        self._now = now
+        self._on_expired = on_expired
+
+    def permit(self, *, method: str, provider: str, path: str, host: str | None) -> Permit:
+        """Judge one call. ``path`` (with query) is on the API's base URL, or, where ``host`` is
+        given, complete on that host.
+
+        Raises ``NotFound`` (not connected), ``InvalidInput``, ``PermissionDenied`` with its rule,
+        and ``RefreshFailed`` (expired): the permission first, so that an expired credential tells
+        nobody what it would not have been good for.
+        """
+        if method not in METHODS:
+            raise InvalidInput(f"The method is one of {', '.join(sorted(METHODS))}.")
+        held = self._holdings.credential(provider)
+        if held is None:
+            raise NotFound(
+                f"{provider} is not connected on this machine.",
+                hint="Its owner can connect it, or enable it for this agent.",
+            )
+        binding = held.payload.binding
+        target = resolve_target(binding, _complete(binding, path, host))
+        decision = require(binding, self._holdings.permissions, method=method, target=target)
+        self._check_life(held)
+        return Permit(payload=held.payload, target=target, rule=decision.rule)
+
+    def _check_life(self, held: HeldCredential) -> None:
+        if not held.is_expired(self._now()):
+            return
+        self._on_expired()
+        raise CredentialExpired(
+            f"The credential for {held.payload.provider} has expired.",
+            hint="A new one is asked for; try again in a minute. If it stays so, its owner has to"
+            " connect the account again.",
+        )
+
+    def overview(self) -> dict[str, Any]:
+        """What ``GET /v1`` answers: providers with their state, and the agent's permissions."""
+        now = self._now()
+        return {
+            "providers": [
+                {
+                    "provider": held.payload.provider,
+                    "state": "expired" if held.is_expired(now) else "usable",
+                    "hosts": list(held.payload.binding.hosts),
+                }
+                for held in self._holdings
+            ],
+            "permissions": sorted(self._holdings.permissions.scopes),
+        }
+
+
+def _complete(binding: BrokerBinding, path: str, host: str | None) -> str:
+    if host is None:
+        return path
+    # The host becomes part of a URL: a slash, an @ or a ? in it would move the boundaries.
+    if not _HOST.fullmatch(host):
+        raise InvalidInput("Aura-Host is a host name in lower case, with a port or without.")
+    base = urlsplit(binding.base_url)
+    scheme = base.scheme if host == base.netloc else "https"
+    if not path.startswith("/") or path.startswith("//"):
+        raise InvalidInput("A path begins with exactly one slash.")
+    return f"{scheme}://{host}{path}"
