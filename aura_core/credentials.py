@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer
 
@@ -108,10 +109,15 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 
 def bind(manifest: Manifest, method: AuthMethod, variables: Mapping[str, str]) -> BrokerBinding:
     """The binding of one connection. Raises ``KeyError`` for a variable without a value."""
+    if "environment" in variables:
+        manifest = manifest.in_environment(variables["environment"])
+        method = manifest.auth_method(method.id or method.strategy)
+    # A host is named by a URL's variable without its scheme and path.
+    bare = {name: urlsplit(v).netloc if "://" in v else v for name, v in variables.items()}
     return BrokerBinding(
         provider=manifest.id,
         base_url=fill(manifest.api.base_url, variables),
-        hosts=tuple(fill(host, variables) for host in manifest.hosts),
+        hosts=tuple(fill(host, bare) for host in manifest.hosts),
         placements=method.placements,
         headers={k: fill(v, variables) for k, v in manifest.api.headers.items()},
         query={k: fill(v, variables) for k, v in manifest.api.query.items()},

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from aura_core.credentials import BrokerBinding, fill
 from aura_core.errors import InvalidInput, PermissionDenied
+from aura_core.manifest import relocate
 
 __all__ = ["FORWARDED_HEADERS", "OutgoingRequest", "Target", "place", "resolve_target"]
 
@@ -82,10 +83,12 @@ def resolve_target(binding: BrokerBinding, url: str, *, host: str | None = None)
     _check_path(path, query)
     scheme = base.scheme if netloc == base.netloc else "https"
     plain = urlunsplit((scheme, netloc, path, query, ""))
-    origin = binding.relocations.get(netloc)
-    located = plain if origin is None else origin + urlunsplit(("", "", path, query, ""))
     return Target(
-        host=netloc, path=path, query=query, url=located, on_base_host=netloc == base.netloc
+        host=netloc,
+        path=path,
+        query=query,
+        url=relocate(binding.relocations, plain),
+        on_base_host=netloc == base.netloc,
     )
 
 

@@ -41,7 +41,7 @@ class ApiAnswer:
             return None
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter for brackets nested without end
             raise ProviderRejected(
                 "The provider did not answer in JSON.", status=self.status
             ) from None

@@ -116,8 +116,14 @@ class Database:
     """The control plane's database. One per process and event loop; close it at the end."""
 
     def __init__(
-        self, engine: AsyncEngine, *, audit_key: AuditKey, clock: Callable[[], datetime]
+        self,
+        engine: AsyncEngine,
+        *,
+        audit_key: AuditKey,
+        clock: Callable[[], datetime],
+        published: Callable[[str], None],
     ) -> None:
+        self._published = published
         self._engine = engine
         self._audit_key = audit_key
         self._clock = clock
@@ -128,14 +134,20 @@ class Database:
 
     @classmethod
     def open(
-        cls, url: str, *, audit_key: AuditKey, clock: Callable[[], datetime] = utc_now
+        cls,
+        url: str,
+        *,
+        audit_key: AuditKey,
+        clock: Callable[[], datetime] = utc_now,
+        published: Callable[[str], None] = lambda agent_id: None,
     ) -> Database:
         """Opens ``url`` (``sqlite:///file`` or ``postgresql://``); connects at first use.
 
         ``audit_key`` derives a tenant's audit key from its id and salt. ``clock`` is read once
-        for each transaction. Raises ConfigurationError.
+        for each transaction. ``published`` is called with an agent's id after each commit that
+        gave the agent events. Raises ConfigurationError.
         """
-        return cls(open_engine(url), audit_key=audit_key, clock=clock)
+        return cls(open_engine(url), audit_key=audit_key, clock=clock, published=published)
 
     @property
     def dialect(self) -> str:
@@ -156,6 +168,8 @@ class Database:
             tx = Transaction(session, now=self._clock(), audit_key=self._audit_key)
             yield tx
             await tx.journal.flush()
+        for agent_id in tx.journal.watched:
+            self._published(agent_id)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Transaction]:

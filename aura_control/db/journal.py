@@ -55,6 +55,8 @@ class Journal:
         self._keys: dict[str, bytes] = {}
         self._entries: list[_Entry] = []
         self._events: list[dict[str, Any]] = []
+        self.watched: set[str] = set()
+        """Agents (ids) that got events."""
 
     @property
     def pending(self) -> bool:
@@ -99,6 +101,7 @@ class Journal:
         instance_id: str | None = None,
     ) -> None:
         """Adds an event for the agent's watchers."""
+        self.watched.add(agent_id)
         self._events.append(
             {
                 "tenant_id": tenant_id,

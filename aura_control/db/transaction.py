@@ -11,6 +11,7 @@ from aura_control.db.repositories.agents import Agents
 from aura_control.db.repositories.audit import Audit
 from aura_control.db.repositories.deliveries import Deliveries
 from aura_control.db.repositories.events import Events
+from aura_control.db.repositories.gauges import Gauges
 from aura_control.db.repositories.instances import Instances
 from aura_control.db.repositories.integrations import Integrations
 from aura_control.db.repositories.oauth import OAuthTransactions
@@ -42,3 +43,4 @@ class Transaction:
         self.deliveries = Deliveries(*parts)
         self.events = Events(*parts)
         self.audit = Audit(*parts)
+        self.gauges = Gauges(*parts)

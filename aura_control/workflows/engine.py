@@ -191,6 +191,23 @@ class Engine:
         """Waits within a workflow; a restart goes on waiting for what is left."""
         await DBOS.sleep_async(seconds)
 
+    async def send(self, workflow_id: str, topic: str, message: Any) -> None:
+        """Tells a workflow something (JSON); it waits until the workflow asks for the topic.
+
+        Nothing happens when there is no such workflow: what it would be told is what it finds out
+        by itself when it starts.
+        """
+        try:
+            await DBOS.send_async(workflow_id, message, topic)
+        except dbos_errors.DBOSNonExistentWorkflowError:
+            return
+
+    async def recv(self, topic: str, *, timeout: float) -> Any:  # noqa: ASYNC109 - durable
+        """Waits within a workflow for the next message on a topic; None after ``timeout`` seconds,
+        which a restart does not begin anew."""
+        self._stop_if_closing()
+        return await DBOS.recv_async(topic, timeout_seconds=timeout)
+
     async def status(self, workflow_id: str) -> WorkflowState | None:
         """How the workflow is; None when it was never started."""
         found = await DBOS.list_workflows_async(

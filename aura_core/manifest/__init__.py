@@ -16,13 +16,14 @@ from aura_core.manifest._auth import (
     TokenExchangeAuth,
     WebhookAuth,
 )
-from aura_core.manifest._base import is_loopback, template_variables
+from aura_core.manifest._base import is_loopback, read_path, template_variables
 from aura_core.manifest._load import load_manifest
-from aura_core.manifest._model import Manifest
+from aura_core.manifest._model import Manifest, relocate
 from aura_core.manifest._oauth import (
     Authorization,
     ErrorInSuccess,
     ExchangeStep,
+    JwtAssertion,
     RefreshTokens,
     Revocation,
     TokenEndpoint,
@@ -42,7 +43,9 @@ from aura_core.manifest._request import (
     Skill,
     ToolFacts,
     Variable,
+    snake_case,
 )
+from aura_core.manifest._values import is_public_host, wrong_value
 
 __all__ = [
     "BEARER",
@@ -58,6 +61,7 @@ __all__ = [
     "Environment",
     "ErrorInSuccess",
     "ExchangeStep",
+    "JwtAssertion",
     "KeyField",
     "Manifest",
     "McpServer",
@@ -76,6 +80,11 @@ __all__ = [
     "Variable",
     "WebhookAuth",
     "is_loopback",
+    "is_public_host",
     "load_manifest",
+    "read_path",
+    "relocate",
+    "snake_case",
     "template_variables",
+    "wrong_value",
 ]

@@ -10,6 +10,7 @@ from aura_core.manifest._base import Frozen, Id, JsonPath, UrlTemplate
 from aura_core.manifest._oauth import (
     Authorization,
     ExchangeStep,
+    JwtAssertion,
     RefreshTokens,
     Revocation,
     TokenEndpoint,
@@ -90,6 +91,8 @@ class TokenExchangeAuth(_Auth):
 
     strategy: Literal["token_exchange"]
     fields: tuple[KeyField, ...]
+    assertion: JwtAssertion | None = None
+    """Signed before the first step."""
     steps: Annotated[tuple[ExchangeStep, ...], Field(min_length=1)]
     response: TokenResponse = TokenResponse()
     """Read from the last step's answer."""

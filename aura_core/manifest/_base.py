@@ -5,12 +5,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 VARIABLE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+_PATH_PART = re.compile(r"\[(?P<index>[0-9]+)\]|(?P<key>[A-Za-z0-9_\-]+)")
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{1,63}$")]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -81,6 +82,18 @@ def check_host(text: str) -> str:
     return text
 
 
+def read_path(document: Any, path: str) -> Any:
+    """What a :data:`JsonPath` leads to in a JSON document, or ``None``."""
+    for part in _PATH_PART.finditer(path):
+        index, key = part["index"], part["key"]
+        if index is not None:
+            fits = isinstance(document, list) and int(index) < len(document)
+            document = document[int(index)] if fits else None
+        else:
+            document = document.get(key) if isinstance(document, dict) else None
+    return document
+
+
 UrlTemplate = Annotated[
     str, StringConstraints(min_length=3, max_length=2048), AfterValidator(check_url_template)
 ]
@@ -88,8 +101,11 @@ HostPattern = Annotated[
     str, StringConstraints(min_length=1, max_length=255), AfterValidator(check_host)
 ]
 JsonPath = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+|\[[0-9]+\])*$")
+    str,
+    StringConstraints(
+        pattern=r"^([A-Za-z0-9_\-]+|\[[0-9]{1,4}\])(\.[A-Za-z0-9_\-]+|\[[0-9]{1,4}\])*$"
+    ),
 ]
-"""A dotted path into a JSON answer: ``authed_user.access_token``, ``data[0].id``."""
+"""A dotted path into a JSON answer: ``authed_user.access_token``, ``data[0].id``, ``[0].id``."""
 
 HttpMethod = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"]

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, StringConstraints, model_validator
 
 from aura_core.manifest._auth import AuthMethod, OAuth2Auth
 from aura_core.manifest._base import (
-    VARIABLE,
     Frozen,
     HostPattern,
     Id,
     UrlTemplate,
     template_variables,
 )
-from aura_core.manifest._request import Api, Environment, McpServer, Skill, ToolFacts
+from aura_core.manifest._request import (
+    Api,
+    Call,
+    Environment,
+    McpServer,
+    Skill,
+    ToolFacts,
+    snake_case,
+)
 
 CORE_FIELDS = frozenset(
     {"access_token", "refresh_token", "api_key", "client_id", "client_secret", "signed_jwt",
@@ -72,12 +79,11 @@ class Manifest(Frozen):
             known |= {f.name for f in getattr(method, "fields", ())}
             known |= {n for call in method.discover for n in call.metadata}
             if isinstance(method, OAuth2Auth):
-                known |= set(method.token.response.metadata) | set(
-                    method.authorization.callback_metadata
-                )
-                known |= {n for step in method.after_exchange for n in step.captures}
-            for step in getattr(method, "steps", ()):
+                known |= set(method.token.response.metadata)
+                known |= {snake_case(name) for name in method.authorization.callback_metadata}
+            for step in (*getattr(method, "steps", ()), *getattr(method, "after_exchange", ())):
                 known |= {*step.captures, *step.capture_headers}
+            self._check_hosts(method)
             unknown = sorted(set(self._templates(method)) - known)
             if unknown:
                 raise ValueError(
@@ -95,18 +101,26 @@ class Manifest(Frozen):
 
     def _templates(self, method: AuthMethod) -> list[str]:
         """Names of all variables in templates that this method resolves."""
-        found = list(template_variables(self.api.base_url))
-        for value in (*self.api.headers.values(), *self.api.query.values(), *self.hosts):
-            found += template_variables(value)
-        for placement in method.placements:
-            for text in (placement.format, placement.username, placement.password):
-                found += template_variables(text)
+        texts: list[str] = [*self.hosts, *_texts(self.api.model_dump(include=_API_TEMPLATES))]
+        # Everything of the method but its words for people; what holds no {variable} adds nothing.
+        texts += _texts(method.model_dump(exclude={"label", "fields", "variables", "facts"}))
+        return [name for text in texts for name in template_variables(text)]
+
+    def _check_hosts(self, method: AuthMethod) -> None:
+        """Calls that carry the credential go to hosts that ``hosts`` names, like all others."""
+        calls: list[Call | None] = [method.verify, *method.discover]
         if isinstance(method, OAuth2Auth):
-            found += template_variables(method.authorization.url)
-            found += template_variables(method.token.url)
-            for text in method.authorization.params.values():
-                found += template_variables(text)
-        return found
+            calls.append(method.userinfo)
+        for call in calls:
+            if call is None or call.url.startswith("{"):
+                continue
+            host = urlsplit(call.url).netloc
+            wild = any(host.partition(".")[2] == h[2:] for h in self.hosts if h.startswith("*."))
+            if host not in self.hosts and not wild:
+                raise ValueError(
+                    f"auth {method.id or method.strategy}: {host} gets the credential "
+                    "but is not in hosts"
+                )
 
     def auth_method(self, auth_id: str | None = None) -> AuthMethod:
         """The named way to authenticate, or the first. Raises ``KeyError`` for an unknown one."""
@@ -117,44 +131,70 @@ class Manifest(Frozen):
                 return method
         raise KeyError(auth_id)
 
+    def in_environment(self, environment: str | None) -> Manifest:
+        """The same integration at another set of hosts; ``None`` is the usual one.
+
+        Raises ``KeyError`` for an environment that is not declared.
+        """
+        if environment is None:
+            return self
+        chosen = {e.id: e for e in self.environments}[environment]
+        document = self.model_dump(exclude={"environments"})
+        moved = Manifest.model_validate(
+            {**_replace(document, chosen.replaces), "hosts": chosen.hosts or self.hosts}
+        )
+        return moved.model_copy(
+            update={"relocations": self.relocations, "environments": self.environments}
+        )
+
     def relocated(self, origin: str) -> Manifest:
         """The same integration served from ``origin`` (a provider twin), host by host.
 
-        ``https://HOST/path`` becomes ``{origin}/HOST/path``. The credential goes to that origin
+        ``https://HOST/path`` becomes ``{origin}/HOST/path``, whatever the host: one that a template
+        yields must not be the way back to the real provider. The credential goes to that origin
         instead of the provider's hosts, so only an operator's setting may ask for it.
         """
-        hosts = {
-            urlsplit(VARIABLE.sub("v", url)).netloc
-            for url in self._all_urls()
-            if url.startswith("http")
-        }
-        table = {host: f"{origin.rstrip('/')}/{host}" for host in sorted(hosts | set(self.hosts))}
-        return self.model_copy(update={"relocations": table})
+        return self.model_copy(update={"relocations": {"*": origin.rstrip("/")}})
 
     def locate(self, url: str) -> str:
         """Where to send a request for ``url``: itself, unless this manifest is relocated."""
-        parts = urlsplit(url)
-        target = self.relocations.get(parts.netloc)
-        if target is None:
-            return url
-        tail = urlunsplit(("", "", parts.path, parts.query, parts.fragment))
-        return target + (tail if tail.startswith(("/", "?", "#")) or not tail else f"/{tail}")
+        return relocate(self.relocations, url)
 
-    def _all_urls(self) -> list[str]:
-        urls = [self.api.base_url]
-        for method in self.auth:
-            urls += [call.url for call in (method.verify, *method.discover) if call is not None]
-            if method.revocation is not None:
-                urls.append(method.revocation.url)
-            urls += [step.url for step in getattr(method, "steps", ())]
-            token = getattr(method, "token", None)
-            if token is not None:
-                urls.append(token.url)
-            if isinstance(method, OAuth2Auth):
-                urls.append(method.authorization.url)
-                if method.refresh.url is not None:
-                    urls.append(method.refresh.url)
-                if method.userinfo is not None:
-                    urls.append(method.userinfo.url)
-                urls += [step.url for step in method.after_exchange]
-        return urls
+
+def relocate(relocations: Mapping[str, str], url: str) -> str:
+    """``url`` at its relocated place; ``relocations`` has a host or ``*`` to an origin."""
+    parts = urlsplit(url)
+    origin = relocations.get(parts.netloc)
+    if origin is None and "*" in relocations:
+        origin = f"{relocations['*']}/{parts.netloc}"
+    if origin is None:
+        return url
+    tail = urlunsplit(("", "", parts.path, parts.query, parts.fragment))
+    return origin + (tail if tail.startswith(("/", "?", "#")) or not tail else f"/{tail}")
+
+
+_API_TEMPLATES = {"base_url", "headers", "query"}
+
+
+def _texts(value: Any) -> list[str]:
+    """All texts in a document, at any depth."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [text for inner in value for text in _texts(inner)]
+    return []
+
+
+def _replace(value: Any, prefixes: Mapping[str, str]) -> Any:
+    """The document with URL prefixes replaced, the longest first."""
+    if isinstance(value, Mapping):
+        return {key: _replace(inner, prefixes) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace(inner, prefixes) for inner in value]
+    if isinstance(value, str):
+        for old in sorted(prefixes, key=len, reverse=True):
+            if value.startswith(old):
+                return prefixes[old] + value[len(old) :]
+    return value

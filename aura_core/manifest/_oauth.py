@@ -6,7 +6,7 @@ RFC 8414 (metadata). A key left out means what the RFC says.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -16,6 +16,7 @@ __all__ = [
     "Authorization",
     "ErrorInSuccess",
     "ExchangeStep",
+    "JwtAssertion",
     "RefreshTokens",
     "Revocation",
     "TokenEndpoint",
@@ -104,6 +105,13 @@ class TokenResponse(Frozen):
     from_cookies: dict[str, str] = Field(default_factory=dict)
     success_statuses: tuple[Annotated[int, Field(ge=200, le=299)], ...] = (200,)
     error: ErrorInSuccess | None = None
+    error_path: JsonPath = "error"
+    """Where a refusal's code is (RFC 6749 §5.2)."""
+    error_description_path: JsonPath = "error_description"
+    invalid_grant_codes: tuple[str, ...] = ()
+    """Other codes that mean ``invalid_grant``: only the user can mend it."""
+    invalid_client_codes: tuple[str, ...] = ()
+    """Other codes that mean ``invalid_client``: only the operator can mend it."""
 
 
 class TokenEndpoint(Frozen):
@@ -111,7 +119,7 @@ class TokenEndpoint(Frozen):
 
     url: UrlTemplate
     method: Literal["POST", "GET"] = "POST"
-    body: Literal["form", "json", "query", "xml"] = "form"
+    body: Literal["form", "json", "query"] = "form"
     auth: TokenAuthMethod = "client_secret_post"
     also_accepts: tuple[TokenAuthMethod, ...] = ()
     """Other methods seen to work; documentation for the twin and the kit."""
@@ -162,6 +170,8 @@ class RefreshTokens(Frozen):
     """Seconds before expiry to refresh; ``None``: a tenth of the lifetime, 60 to 600."""
     lifetime: Annotated[int, Field(ge=1)] | None = None
     """Seconds a refresh token lives unused, where the provider says so."""
+    repeats_steps: bool = False
+    """The steps after the exchange are taken after each refresh too (sessions)."""
 
 
 class Revocation(Frozen):
@@ -184,6 +194,25 @@ class Revocation(Frozen):
     cascades: bool = False
     """One revocation ends the whole grant (Google, RFC 7009 §2.1 "MAY")."""
     success_statuses: tuple[Annotated[int, Field(ge=200, le=299)], ...] = (200, 204)
+    error: ErrorInSuccess | None = None
+
+
+class JwtAssertion(Frozen):
+    """A JWT that the client signs itself (RFC 7523); templates see it as ``{signed_jwt}``.
+
+    The values are templates over the fields, e.g. ``issuer = "{client_id}"``.
+    """
+
+    algorithm: Literal["RS256", "ES256", "PS256", "EdDSA"]
+    key: str = "{private_key}"
+    """PEM of the private key."""
+    key_id: str | None = None
+    issuer: str
+    subject: str | None = None
+    audience: str
+    lifetime: Annotated[int, Field(ge=1, le=86400)] = 3600
+    """Seconds."""
+    claims: dict[str, str] = Field(default_factory=dict)
 
 
 class ExchangeStep(Frozen):
@@ -196,9 +225,19 @@ class ExchangeStep(Frozen):
     headers: dict[HeaderName, str] = Field(default_factory=dict)
     basic: tuple[str, str] | None = None
     """User name and password templates for HTTP Basic."""
+    json_body: dict[str, Any] | None = None
+    """The document template, where ``body = "json"`` and it is more than names and texts."""
     xml: str | None = None
-    """The document template, where ``body = "xml"``."""
+    """The document template, where ``body = "xml"``; values are escaped."""
     captures: dict[str, JsonPath] = Field(default_factory=dict)
     capture_headers: dict[str, HeaderName] = Field(default_factory=dict)
     success_statuses: tuple[Annotated[int, Field(ge=200, le=299)], ...] = (200, 201)
     error: ErrorInSuccess | None = None
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if (self.body == "xml") != (self.xml is not None):
+            raise ValueError('body = "xml" and xml belong together')
+        if self.json_body is not None and (self.body != "json" or self.params):
+            raise ValueError('json_body needs body = "json" and takes the place of params')
+        return self

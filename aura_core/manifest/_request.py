@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -16,6 +17,7 @@ from aura_core.manifest._base import (
     UrlTemplate,
     VariableName,
 )
+from aura_core.manifest._oauth import ErrorInSuccess
 
 PermissionScope = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*:[a-z][a-z0-9_]*$")]
 """A permission scope of an agent, e.g. ``email:read`` (seed scopes and plugins' own)."""
@@ -63,6 +65,8 @@ class RateLimit(Frozen):
     """How the provider says "slow down" (RFC 6585 §4, RFC 9110 §10.2.3 unless said)."""
 
     statuses: tuple[Annotated[int, Field(ge=400, le=599)], ...] = (429,)
+    """Those but 429 mean other things too, and need evidence: one of ``codes``, nothing remaining,
+    or a time to come back."""
     retry_after_header: HeaderName | None = "Retry-After"
     remaining_header: HeaderName | None = None
     reset_header: HeaderName | None = None
@@ -89,6 +93,7 @@ class Call(Frozen):
     """Metadata key to path in the answer."""
     account_path: JsonPath | None = None
     """Where the provider's own identity of the account is; compared when reauthorizing."""
+    error: ErrorInSuccess | None = None
     billed: bool = False
     """The call counts against a paid quota."""
 
@@ -151,8 +156,16 @@ class Api(Frozen):
     rules: tuple[Rule, ...] = ()
 
 
+def snake_case(name: str) -> str:
+    """The variable's name of a parameter: ``realmId`` is ``{realm_id}`` in a template."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).lower()
+
+
 class Environment(Frozen):
-    """Another set of hosts (sandbox, region): replaces URL prefixes everywhere."""
+    """Another set of hosts (sandbox, region): replaces URL prefixes everywhere.
+
+    It is chosen by the variable ``environment``.
+    """
 
     id: Id
     label: str

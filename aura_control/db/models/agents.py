@@ -44,7 +44,7 @@ NEXT_STATES: dict[InstanceState, frozenset[InstanceState]] = {
     _S.ENROLLING: frozenset({_S.RUNNING, _S.DEGRADED, _S.FAILED, _S.DESTROYING}),
     _S.RUNNING: frozenset({_S.SUSPENDED, _S.DEGRADED, _S.FAILED, _S.DESTROYING}),
     _S.SUSPENDED: frozenset({_S.RUNNING, _S.DEGRADED, _S.FAILED, _S.DESTROYING}),
-    _S.DEGRADED: frozenset({_S.RUNNING, _S.SUSPENDED, _S.FAILED, _S.DESTROYING}),
+    _S.DEGRADED: frozenset({_S.DEGRADED, _S.RUNNING, _S.SUSPENDED, _S.FAILED, _S.DESTROYING}),
     _S.FAILED: frozenset({_S.PROVISIONING, _S.RUNNING, _S.DESTROYING}),
     _S.DESTROYING: frozenset({_S.DESTROYED, _S.FAILED}),
     _S.DESTROYED: frozenset(),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Case, case, or_, select, update
+from sqlalchemy import Case, case, func, or_, select, update
 from sqlalchemy.sql.dml import Update
 
 from aura_control.db.columns import milliseconds
@@ -16,6 +16,14 @@ from aura_core.errors import NotFound
 __all__ = ["Deliveries"]
 
 _REACHABLE = (InstanceState.ENROLLING, InstanceState.RUNNING, InstanceState.DEGRADED)
+
+_DELIVERABLE = (
+    Instance.state.in_(_REACHABLE),
+    Instance.push_url.is_not(None),
+    Instance.recipient_kid.is_not(None),
+    Instance.quarantined_reason.is_(None),
+)
+"""The machine joined, can be reached and is not quarantined."""
 
 _LACKING = or_(
     Delivery.acked_revision.is_(None), Delivery.acked_revision < Delivery.desired_revision
@@ -34,11 +42,15 @@ class Deliveries(Repository):
         op: DeliveryOp,
         actor: str = "system",
         source_revision: int | None = None,
+        above: int = 0,
+        attempts: int = 0,
     ) -> int:
         """Wants the subject put or deleted; answers its new revision.
 
-        The revision is ``max(previous + 1, milliseconds now)``. An earlier message is dropped:
-        the new one has to be sealed. Raises NotFound without the instance.
+        The revision is ``max(previous + 1, above + 1, milliseconds now)``; ``above`` is what the
+        machine says it holds, where that is more than is known here. An earlier message is
+        dropped: the new one has to be sealed. ``attempts`` are those of this wish that already
+        failed. Raises NotFound without the instance.
         """
         owner = select(Instance).where(Instance.id == instance_id, Instance.tenant_id == tenant_id)
         instance = await self._one(owner)
@@ -48,7 +60,7 @@ class Deliveries(Repository):
             "op": op,
             "message": None,
             "digest": None,
-            "attempts": 0,
+            "attempts": attempts,
             "next_attempt_at": self._now,
             "last_error": None,
             "source_revision": source_revision,
@@ -60,12 +72,12 @@ class Deliveries(Repository):
                 subject=subject,
                 tenant_id=tenant_id,
                 user_id=instance.user_id,
-                desired_revision=milliseconds(self._now),
+                desired_revision=max(milliseconds(self._now), above + 1),
                 **wanted,
             )
             .on_conflict_do_update(
                 index_elements=["instance_id", "subject"],
-                set_={**wanted, "desired_revision": self._next_revision()},
+                set_={**wanted, "desired_revision": self._next_revision(above)},
             )
             .returning(Delivery)
         )
@@ -123,9 +135,15 @@ class Deliveries(Repository):
         )
 
     async def due(
-        self, *, limit: int = 100, lease: timedelta = timedelta(seconds=30)
+        self,
+        *,
+        limit: int = 100,
+        lease: timedelta = timedelta(seconds=30),
+        busy: Collection[str] = (),
     ) -> Sequence[Delivery]:
         """Takes deliveries of all tenants that are due, each for one worker during ``lease``.
+
+        Those to ``busy`` machines (instance ids) are left for later.
 
         Only to machines that joined, can be reached and are not quarantined. After the lease a
         delivery that was neither acknowledged nor failed is due again: its worker died.
@@ -136,10 +154,8 @@ class Deliveries(Repository):
             .where(
                 _LACKING,
                 Delivery.next_attempt_at <= self._now,
-                Instance.state.in_(_REACHABLE),
-                Instance.push_url.is_not(None),
-                Instance.recipient_kid.is_not(None),
-                Instance.quarantined_reason.is_(None),
+                *_DELIVERABLE,
+                Instance.id.not_in(busy),
             )
             .order_by(Delivery.next_attempt_at, Delivery.instance_id, Delivery.subject)
             .limit(limit)
@@ -154,12 +170,27 @@ class Deliveries(Repository):
             )
         return taken
 
+    async def next_attempt(self, *, busy: Collection[str] = ()) -> datetime | None:
+        """When the next delivery of any tenant is due, but for the busy machines (instance ids);
+        None when nothing waits."""
+        query = (
+            select(func.min(Delivery.next_attempt_at))
+            .join(Instance, Instance.id == Delivery.instance_id)
+            .where(_LACKING, *_DELIVERABLE, Instance.id.not_in(busy))
+        )
+        return (await self._session.execute(query)).scalar_one()
+
     async def for_instance(self, *, tenant_id: str, instance_id: str) -> Sequence[Delivery]:
         """All that the machine should hold or should have deleted, by subject."""
         query = select(Delivery).where(
             Delivery.instance_id == instance_id, Delivery.tenant_id == tenant_id
         )
         return await self._all(query.order_by(Delivery.subject))
+
+    async def for_subject(self, *, tenant_id: str, subject: str) -> Sequence[Delivery]:
+        """What is wanted of one subject on every machine, by machine."""
+        query = select(Delivery).where(Delivery.subject == subject, Delivery.tenant_id == tenant_id)
+        return await self._all(query.order_by(Delivery.instance_id))
 
     async def get(self, *, tenant_id: str, instance_id: str, subject: str) -> Delivery | None:
         """One delivery as it is now."""
@@ -231,9 +262,9 @@ class Deliveries(Repository):
             .values(next_attempt_at=self._now)
         )
 
-    def _next_revision(self) -> Case[int]:
-        now_ms, after = milliseconds(self._now), Delivery.desired_revision + 1
-        return case((after > now_ms, after), else_=now_ms)
+    def _next_revision(self, above: int = 0) -> Case[int]:
+        least, after = max(milliseconds(self._now), above + 1), Delivery.desired_revision + 1
+        return case((after > least, after), else_=least)
 
     @staticmethod
     def _row(tenant_id: str, instance_id: str, subject: str) -> Update:

@@ -161,6 +161,11 @@ class Enrolment(Repository):
             .values(heartbeat_issued_at=issued_at, last_heartbeat_at=self._now, health=dict(health))
         )
 
+    async def alarm(self, instance: Instance, action: str, data: Mapping[str, Any]) -> None:
+        """Tells the owner, and the audit log, of something about the machine that changes no row
+        and that nobody should miss."""
+        await self._announce(instance, action, "system", data)
+
     async def _announce(
         self, instance: Instance, action: str, actor: str, data: Mapping[str, Any]
     ) -> None:

@@ -163,6 +163,15 @@ class Instances(Enrolment):
             {"external_id": external_id, "push_url": push_url},
         )
 
+    async def record_destroyed(self, *, tenant_id: str, instance_id: str) -> None:
+        """Remembers that the compute has no machine of this name any more."""
+        await self._record(
+            tenant_id,
+            instance_id,
+            "instance.machine_destroyed",
+            {"external_id": None, "push_url": None},
+        )
+
     async def _record(
         self, tenant_id: str, instance_id: str, action: str, values: dict[str, Any]
     ) -> None:

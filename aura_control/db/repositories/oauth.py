@@ -32,7 +32,10 @@ class OAuthTransactions(Repository):
         agent_id: str | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Remembers an authorization; ``verifier`` is sealed, hashes are hexadecimal SHA-256."""
+        """Remembers an authorization; ``verifier`` is sealed, hashes are hexadecimal SHA-256.
+
+        An empty ``binding_hash`` is a link that no browser has opened yet.
+        """
         await self._require_user(tenant_id, user_id)
         await self._session.execute(
             insert(OAuthTransaction).values(
@@ -57,6 +60,21 @@ class OAuthTransactions(Repository):
             target=provider,
             agent_id=agent_id,
             metadata={"auth_method": auth_method},
+        )
+
+    async def bind(self, state_hash: str, *, binding_hash: str) -> OAuthTransaction | None:
+        """Gives an authorization that was started as a link (``binding_hash`` empty) to the browser
+        that opened it, once; None when it is unknown, expired or another browser's already."""
+        return await self._one(
+            update(OAuthTransaction)
+            .where(
+                OAuthTransaction.state_hash == state_hash,
+                OAuthTransaction.binding_hash == "",
+                OAuthTransaction.used_at.is_(None),
+                OAuthTransaction.expires_at > self._now,
+            )
+            .values(binding_hash=binding_hash)
+            .returning(OAuthTransaction)
         )
 
     async def consume(self, state_hash: str) -> OAuthTransaction | None:

@@ -37,6 +37,18 @@ class Refreshes(ConnectionRows):
         )
         return await self._connections(query)
 
+    async def ending(
+        self, *, before: datetime, after: str = "", limit: int = 500
+    ) -> Sequence[Connection]:
+        """Connections of all tenants, by id beyond ``after``, whose access token expires before,
+        whether or not it can be renewed."""
+        query = self._rows().where(
+            Integration.id > after,
+            Integration.token_expiry < before,
+            ConnectionStatus.state.in_(_REFRESHABLE),
+        )
+        return await self._connections(query.order_by(Integration.id).limit(limit))
+
     async def open_intents(self) -> Sequence[Connection]:
         """Connections of all tenants whose refresh was begun and not finished, oldest first."""
         query = self._rows().where(ConnectionStatus.refresh_generation.is_not(None))

@@ -1,9 +1,4 @@
-"""Adapters: an integration's behaviour. The base class owns the sequence, an adapter overrides the
-two or three steps in which its provider differs.
-
-Adapters hold no state. Everything a step needs is in its :class:`Context`: the manifest, the way
-the user authenticates, the operator's OAuth client, and an HTTP client with time-outs.
-"""
+"""What an adapter's steps are given and what they answer."""
 
 from __future__ import annotations
 
@@ -16,12 +11,12 @@ from typing import Any, Literal
 import httpx
 from pydantic import SecretStr
 
+from aura_core.errors import ConfigurationError
 from aura_core.manifest import AuthMethod, Manifest
 
 __all__ = [
     "Connected",
     "Context",
-    "IntegrationAdapter",
     "OAuthClientSettings",
     "RevocationResult",
     "TokenAnswer",
@@ -40,7 +35,11 @@ class OAuthClientSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a step is given."""
+    """What a step is given. ``variables`` fill the manifest's templates; the one called
+    ``environment`` chooses one of its environments, which manifest and method then are of.
+
+    Raises :class:`ConfigurationError` for an environment that the manifest does not have.
+    """
 
     manifest: Manifest
     method: AuthMethod
@@ -48,6 +47,20 @@ class Context:
     now: Callable[[], datetime]
     client: OAuthClientSettings | None = None
     variables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        chosen = self.variables.get("environment")
+        if chosen is None:
+            return
+        try:
+            manifest = self.manifest.in_environment(chosen)
+        except KeyError:
+            raise ConfigurationError(
+                f"{self.manifest.name} has no environment {chosen!r}."
+            ) from None
+        object.__setattr__(self, "manifest", manifest)
+        name = self.method.id or self.method.strategy
+        object.__setattr__(self, "method", manifest.auth_method(name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +118,3 @@ class RevocationResult:
     token: Literal["access_token", "refresh_token", "api_key"]
     outcome: Literal["revoked", "already_invalid", "not_offered", "failed"]
     detail: str = ""
-
-
-class IntegrationAdapter:
-    """Behaviour of one integration (seed words in snake_case)."""
-
-    id: str

@@ -1,0 +1,147 @@
+"""``/vm/v1``: what machines ask of the control plane.
+
+A join request signs itself; every other request is signed by the machine that it names. The body
+is read as bytes, because those are what was signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, StringConstraints
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from aura_control.api.parameters import JsonObject
+from aura_control.api.request import Body, checked, services_of
+from aura_control.composition import Services
+from aura_control.db.models import Instance
+from aura_control.db.transaction import Transaction
+from aura_control.services import enrolment, heartbeats, machines
+from aura_core.encoding import load_object
+from aura_core.errors import MalformedMessage, MessageTooLarge
+from aura_core.wire import MAX_MESSAGE_BYTES
+
+__all__ = ["ack", "heartbeat", "join", "pull"]
+
+Subject = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")]
+Revision = Annotated[int, Field(ge=0, lt=2**53)]
+Revisions = Annotated[dict[Subject, Revision], Field(max_length=1024)]
+
+B = TypeVar("B", bound=Body)
+
+
+class _Heartbeat(Body):
+    issued_at: Revision
+    revisions: Revisions
+    health: JsonObject
+
+
+class _Pull(Body):
+    revisions: Revisions
+
+
+class _Acks(Body):
+    acks: Annotated[list[dict[str, Any]], Field(max_length=256)]
+
+
+async def join(request: Request) -> Response:
+    """The sealed answer to a machine's join request."""
+    answer = await enrolment.join(services_of(request), await _raw(request))
+    return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+async def heartbeat(request: Request) -> JSONResponse:
+    """``{"lacking": [subjects], "heartbeat_seconds": n}``."""
+    services = services_of(request)
+
+    async def take(tx: Transaction, instance: Instance, body: _Heartbeat) -> tuple[str, ...]:
+        return await heartbeats.heartbeat(
+            services,
+            tx,
+            instance=instance,
+            issued_at=body.issued_at,
+            revisions=body.revisions,
+            report=body.health,
+        )
+
+    instance, lacking = await _signed(request, services, _Heartbeat, take)
+    await heartbeats.tell_progress(services, instance)
+    if lacking:
+        services.deliverer.wake()
+    return JSONResponse(
+        {"lacking": [*lacking], "heartbeat_seconds": services.settings.heartbeat_seconds}
+    )
+
+
+async def pull(request: Request) -> JSONResponse:
+    """``{"messages": [...], "more": bool}``."""
+    services = services_of(request)
+
+    async def take(tx: Transaction, instance: Instance, body: _Pull) -> machines.Pulled:
+        return await machines.pull(services, tx, instance=instance, revisions=body.revisions)
+
+    _, pulled = await _signed(request, services, _Pull, take)
+    return JSONResponse(
+        {"messages": [*pulled.messages], "more": pulled.more},
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+async def ack(request: Request) -> JSONResponse:
+    """``{"acked": [subjects]}``: those of which the machine now holds what it should."""
+    services = services_of(request)
+
+    async def take(tx: Transaction, instance: Instance, body: _Acks) -> tuple[str, ...]:
+        return await machines.acknowledge(tx, instance=instance, acks=body.acks)
+
+    instance, held = await _signed(request, services, _Acks, take)
+    await heartbeats.tell_progress(services, instance)
+    return JSONResponse({"acked": [*held]})
+
+
+R = TypeVar("R")
+
+
+async def _signed(
+    request: Request,
+    services: Services,
+    model: type[B],
+    take: Callable[[Transaction, Instance, B], Awaitable[R]],
+) -> tuple[Instance, R]:
+    """Checks who sends before what is sent is read, and takes it in, in one transaction.
+
+    The signature is checked before that transaction: strangers do not get to hold up writers.
+    """
+    raw = await _raw(request)
+    async with services.database.reading() as tx:
+        instance_id = await enrolment.authenticate(
+            tx,
+            headers=request.headers,
+            method=request.method,
+            path=_signed_path(request),
+            body=raw,
+        )
+    try:
+        body = checked(model, load_object(raw))
+    except ValueError as error:
+        raise MalformedMessage(f"The body {error}.") from None
+    async with services.database.transaction() as tx:
+        instance = await enrolment.admitted(tx, instance_id)
+        return instance, await take(tx, instance, body)
+
+
+def _signed_path(request: Request) -> str:
+    query = request.url.query
+    path = request.scope.get("raw_path", b"").decode("ascii", "replace") or request.url.path
+    return f"{path}?{query}" if query else path
+
+
+async def _raw(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_MESSAGE_BYTES:
+            raise MessageTooLarge(f"The body is larger than {MAX_MESSAGE_BYTES} bytes.")
+    return bytes(body)

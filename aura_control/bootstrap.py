@@ -1,0 +1,170 @@
+"""The first start: keys, schema, a tenant and its user; every later start finds them there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from aura_control.db.columns import new_id
+from aura_control.db.engine import Database
+from aura_control.db.schema import migrate
+from aura_control.services.keys import Vault
+from aura_control.settings import Settings
+from aura_core.crypto import Keyring
+from aura_core.errors import ConfigurationError
+from aura_core.wire import ControlKeys
+
+__all__ = [
+    "Owner",
+    "add_user",
+    "ensure_keys",
+    "ensure_owner",
+    "issue_token",
+    "load_vault",
+    "open_database",
+]
+
+_ACTOR = "system"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """A user with a fresh API token. The token is shown once: only its hash is kept."""
+
+    tenant_id: str
+    user_id: str
+    email: str
+    token: str = field(repr=False)
+
+
+def ensure_keys(settings: Settings) -> None:
+    """Make the data directory, the keyring and the signing key where there are none.
+
+    Only ``aura up`` calls this: a service that finds its keys missing must stop rather than start
+    with new ones, which open none of the credentials that the lost ones sealed.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if settings.master_keys is None and not settings.keyring_path.exists():
+        if _has_database(settings):
+            raise ConfigurationError(
+                f"The database exists but its master keys are not at {settings.keyring_path}.",
+                hint="Put them back (AURA_MASTER_KEYS_FILE); new ones would open nothing.",
+            )
+        _write_secret(settings.keyring_path, Keyring.generate().dump().encode())
+    if not settings.signing_key_path.exists():
+        _write_secret(settings.signing_key_path, ControlKeys.generate().dump())
+
+
+def _has_database(settings: Settings) -> bool:
+    return settings.database_url is not None or (settings.data_dir / "aura.db").exists()
+
+
+def _write_secret(path: Path, content: bytes) -> None:
+    """Create a file for its owner only, whole or not at all, never over another."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.link(temporary, path)
+    except FileExistsError:
+        pass  # another process made it first; theirs counts
+    finally:
+        temporary.unlink()
+
+
+def load_vault(settings: Settings) -> Vault:
+    """The keys from the environment or the files. Raises ConfigurationError naming what is missing."""
+    if settings.master_keys is not None:
+        text = settings.master_keys.get_secret_value()
+    else:
+        text = _read_secret(settings.keyring_path, "AURA_MASTER_KEYS_FILE").decode()
+    signing = _read_secret(settings.signing_key_path, "AURA_SIGNING_KEY_FILE")
+    return Vault(Keyring.parse(text), ControlKeys.load(signing))
+
+
+def _read_secret(path: Path, variable: str) -> bytes:
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ConfigurationError(
+                f"{path} can be read by others.", hint=f"Run: chmod 600 {path}"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {error.strerror}.",
+            hint=f"Run 'aura up' once, or name the file in {variable}.",
+        ) from None
+
+
+def open_database(settings: Settings, vault: Vault) -> Database:
+    """The control plane's database with the audit keys of ``vault``."""
+    return Database.open(settings.database, audit_key=vault.audit_key)
+
+
+async def add_user(database: Database, *, tenant_name: str, email: str) -> Owner:
+    """A tenant of its own for a new user, with a token. Raises Conflict for a known address."""
+    tenant_id, user_id = new_id(), new_id()
+    async with database.transaction() as tx:
+        await tx.tenants.create(
+            tenant_id=tenant_id,
+            name=tenant_name,
+            kdf_salt=secrets.token_bytes(32),
+            actor=_ACTOR,
+        )
+        await tx.users.create(tenant_id=tenant_id, user_id=user_id, email=email, actor=_ACTOR)
+    token = await issue_token(database, tenant_id=tenant_id, user_id=user_id, name="first")
+    return Owner(tenant_id=tenant_id, user_id=user_id, email=email, token=token)
+
+
+async def issue_token(database: Database, *, tenant_id: str, user_id: str, name: str) -> str:
+    """A new API token of a user: 256 random bits, kept as its SHA-256."""
+    token = f"aura_{secrets.token_urlsafe(32)}"
+    async with database.transaction() as tx:
+        await tx.tokens.issue(
+            tenant_id=tenant_id,
+            user_id=user_id,
+            name=name,
+            token_hash=_token_hash(token),
+            expires_at=None,
+            actor=_ACTOR,
+        )
+    return token
+
+
+def _token_hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+async def ensure_owner(
+    settings: Settings, vault: Vault, *, email: str, known_token: SecretStr | None
+) -> Owner:
+    """Migrate the database and answer its owner with a valid token.
+
+    The first start adds the owner; later ones keep ``known_token`` while it is valid, so that
+    restarting does not pile up tokens.
+    """
+    await migrate(settings.database)
+    database = open_database(settings, vault)
+    try:
+        async with database.reading() as tx:
+            user = await tx.users.by_email(email)
+            token = None if known_token is None else known_token.get_secret_value()
+            principal = await tx.tokens.authenticate(_token_hash(token)) if token else None
+        if user is None:
+            return await add_user(database, tenant_name=email, email=email)
+        if token is None or principal is None or principal.user_id != user.id:
+            token = await issue_token(
+                database, tenant_id=user.tenant_id, user_id=user.id, name="aura up"
+            )
+        return Owner(tenant_id=user.tenant_id, user_id=user.id, email=email, token=token)
+    finally:
+        await database.close()

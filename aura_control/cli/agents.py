@@ -1,0 +1,132 @@
+"""``aura agents``: deploy agents and follow what happens to them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aura_control.cli.output import ExitCode, Output
+from aura_control.cli.remote import Remote
+from aura_control.cli.where import DataDir, remote
+
+app = typer.Typer(no_args_is_help=True, help="Agents and the machines that run them.")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+ENDED = {"running", "degraded", "failed", "destroyed"}
+
+
+@app.command()
+def create(
+    name: str,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="What the agent may do, e.g. email:read.")
+    ] = None,
+    integration: Annotated[
+        list[str] | None, typer.Option(help="Only these; all connections when left out.")
+    ] = None,
+    compute: str | None = None,
+    runtime: str | None = None,
+    config: Annotated[Path | None, typer.Option(help="JSON file for the runtime.")] = None,
+    wait: Annotated[bool, typer.Option(help="Follow it until it runs.")] = True,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Deploy an agent. Exits 1 if it ends up failed."""
+    output = Output(as_json=as_json)
+    api = remote(data_dir, output)
+    body: dict[str, Any] = {"name": name, "permissions": {"scopes": sorted(scope or [])}}
+    if integration:
+        body["integrations"] = integration
+    if compute:
+        body["compute"] = compute
+    if runtime:
+        body["runtime"] = runtime
+    if config:
+        body["config"] = json.loads(config.read_text())
+    agent = api.call("POST", "/api/agents", json=body)
+    if wait:
+        _follow(api, output, agent["id"])
+        agent = api.call("GET", f"/api/agents/{agent['id']}")
+    output.document(agent)
+    if not as_json:
+        output.line(f"agent {agent['id']} is {agent['state']}")
+    if agent["state"] == "failed":
+        raise typer.Exit(ExitCode.FAILED)
+
+
+@app.command("list")
+def list_(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List agents."""
+    output = Output(as_json=as_json)
+    answer = remote(data_dir, output).call("GET", "/api/agents")
+    output.document(answer)
+    output.table(
+        ["ID", "NAME", "STATE", "COMPUTE", "REASON"],
+        [
+            [a["id"], a["name"], a["state"], a["compute"], str(a.get("state_reason") or "")]
+            for a in answer["agents"]
+        ],
+    )
+
+
+@app.command()
+def show(agent_id: str, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Show one agent with its machine's health and what has been delivered to it."""
+    output = Output(as_json=as_json)
+    api = remote(data_dir, output)
+    agent = api.call("GET", f"/api/agents/{agent_id}")
+    health = api.call("GET", f"/api/agents/{agent_id}/health")
+    output.document({"agent": agent, "health": health})
+    if as_json:
+        return
+    output.line(f"[bold]{agent['name']}[/] ({agent['id']}) is {agent['state']}")
+    output.table(
+        ["SUBJECT", "OP", "DESIRED", "ACKNOWLEDGED"],
+        [
+            [d["subject"], d["op"], str(d["desired_revision"]), str(d.get("acked_revision") or "-")]
+            for d in agent.get("deliveries", [])
+        ],
+    )
+    output.line(json.dumps(health.get("health"), indent=2))
+
+
+@app.command()
+def watch(agent_id: str, data_dir: DataDir = None) -> None:
+    """Follow an agent's events until interrupted or the agent is destroyed."""
+    output = Output(as_json=False)
+    _follow(remote(data_dir, output), output, agent_id, until={"destroyed"})
+
+
+@app.command()
+def destroy(
+    agent_id: str,
+    wait: Annotated[bool, typer.Option(help="Follow it until nothing is left.")] = True,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """End an agent and free everything it used."""
+    output = Output(as_json=as_json)
+    api = remote(data_dir, output)
+    agent = api.call("DELETE", f"/api/agents/{agent_id}")
+    if wait and agent["state"] != "destroyed":
+        _follow(api, output, agent_id, until={"destroyed"})
+    output.document(agent)
+    if not as_json:
+        output.line(f"agent {agent_id} is gone" if wait else f"agent {agent_id} is going")
+
+
+def _follow(api: Remote, output: Output, agent_id: str, until: set[str] | None = None) -> None:
+    ends = until or ENDED
+    with api.events(f"/api/agents/{agent_id}/events", last_event_id="0") as events:
+        for _, kind, data in events:
+            output.line(f"  {data.get('at', '')[11:19]} {_describe(kind, data)}")
+            if data.get("state") in ends:
+                return
+
+
+def _describe(kind: str, data: dict[str, Any]) -> str:
+    words = [kind, data.get("state") or data.get("subject") or "", data.get("reason") or ""]
+    return " ".join(str(word) for word in words if word)

@@ -1,0 +1,137 @@
+"""``aura connect`` and ``aura connections``: link an account, look, disconnect."""
+
+from __future__ import annotations
+
+import time
+import webbrowser
+from typing import Annotated, Any
+
+import typer
+
+from aura_control.cli.output import ExitCode, Output
+from aura_control.cli.remote import Remote
+from aura_control.cli.where import DataDir, remote
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+connections = typer.Typer(no_args_is_help=True, help="The accounts that are connected.")
+
+
+def connect(
+    provider: Annotated[str, typer.Argument(help="Id of the integration.")],
+    agent: Annotated[str | None, typer.Option(help="Enable it on this agent.")] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(help="name=value, for providers with keys; or be asked.")
+    ] = None,
+    browser: Annotated[bool, typer.Option(help="Open the browser.")] = True,
+    wait: Annotated[int, typer.Option(help="Seconds to wait for the browser.")] = 300,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Connect an account: by browser where the provider uses OAuth, else by its key."""
+    output = Output(as_json=as_json)
+    api = remote(data_dir, output)
+    entry = _provider(api, output, provider)
+    if entry["auth"][0]["strategy"] == "oauth2":
+        connection = _by_browser(api, output, provider, agent, browser, wait)
+    else:
+        connection = _by_fields(api, provider, entry["auth"][0], field or [])
+    output.document(connection)
+    if not as_json:
+        output.line(f"[green]connected[/] {provider}: {_account(connection)}")
+
+
+def _provider(api: Remote, output: Output, provider: str) -> dict[str, Any]:
+    for entry in api.call("GET", "/api/providers")["providers"]:
+        if entry["id"] == provider:
+            return dict(entry)
+    raise output.fail(
+        {
+            "title": f"There is no integration {provider!r}.",
+            "hint": "See 'aura plugins list' for those there are.",
+        },
+        ExitCode.FAILED,
+    )
+
+
+def _by_browser(
+    api: Remote, output: Output, provider: str, agent: str | None, browser: bool, wait: int
+) -> Any:
+    before = _find(api, provider)
+    body = {} if agent is None else {"agent_id": agent}
+    link = api.call("POST", f"/api/integrations/{provider}/link", json=body)
+    output.line(f"Open this address in a browser to allow the access:\n  {link['url']}")
+    if browser:
+        webbrowser.open(link["url"])
+    deadline = time.monotonic() + wait
+    with output.console.status("waiting for the browser"):
+        while time.monotonic() < deadline:
+            now = _find(api, provider)
+            if now and now.get("state") == "connected" and now != before:
+                return now
+            time.sleep(1.0)  # a person is clicking; nothing else tells when they are done
+    raise output.fail(
+        {"title": f"{provider} was not connected within {wait} seconds."}, ExitCode.FAILED
+    )
+
+
+def _by_fields(api: Remote, provider: str, auth: dict[str, Any], given: list[str]) -> Any:
+    values = dict(item.partition("=")[::2] for item in given)
+    for descriptor in auth.get("fields", []):
+        if descriptor["name"] not in values and descriptor.get("required", True):
+            values[descriptor["name"]] = typer.prompt(
+                descriptor["label"], hide_input=descriptor.get("secret", True), err=True
+            )
+    return api.call("POST", f"/api/integrations/{provider}", json={"fields": values})
+
+
+def _find(api: Remote, provider: str) -> dict[str, Any] | None:
+    for connection in api.call("GET", "/api/integrations")["integrations"]:
+        if connection["provider"] == provider:
+            return dict(connection)
+    return None
+
+
+def _account(connection: dict[str, Any]) -> str:
+    metadata = connection.get("metadata") or {}
+    return str(metadata.get("email") or metadata.get("name") or connection.get("account_id") or "")
+
+
+@connections.command("list")
+def list_(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List the connections and their states."""
+    output = Output(as_json=as_json)
+    answer = remote(data_dir, output).call("GET", "/api/integrations")
+    output.document(answer)
+    output.table(
+        ["PROVIDER", "STATE", "ACCOUNT", "EXPIRES", "REASON"],
+        [
+            [
+                row["provider"],
+                row["state"],
+                _account(row),
+                str(row.get("token_expiry") or "never"),
+                str(row.get("reason") or ""),
+            ]
+            for row in answer["integrations"]
+        ],
+    )
+
+
+@connections.command()
+def disconnect(provider: str, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Revoke at the provider, wipe the machines, and print the receipt."""
+    output = Output(as_json=as_json)
+    receipt = remote(data_dir, output).call("DELETE", f"/api/integrations/{provider}")
+    output.document(receipt)
+    if not as_json:
+        print_receipt(output, receipt)
+
+
+def print_receipt(output: Output, receipt: dict[str, Any]) -> None:
+    """A disconnect's receipt for people."""
+    for line in receipt.get("tokens", []):
+        output.line(f"  {line['token']}: {line['outcome']} {line.get('detail') or ''}".rstrip())
+    for line in receipt.get("machines", []):
+        state = f"wiped at {line['acked_at']}" if line.get("acked_at") else "wipe pending"
+        output.line(f"  machine {line['instance_id'][:8]}: {state}")

@@ -1,0 +1,138 @@
+"""``aura doctor``: what is wrong with this installation, and what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Annotated, Literal
+
+import httpx
+import typer
+
+from aura_control.bootstrap import load_vault
+from aura_control.cli.output import ExitCode, Output
+from aura_control.cli.registry import open_registry
+from aura_control.cli.remote import read_session
+from aura_control.cli.where import DataDir
+from aura_control.db.schema import require_current_schema
+from aura_control.settings import Settings, load_settings
+from aura_core.errors import AuraError
+from aura_core.manifest import OAuth2Auth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One check's outcome. ``fail`` makes the command exit 1; ``warn`` does not."""
+
+    check: str
+    outcome: Literal["ok", "warn", "fail"]
+    detail: str
+    hint: str | None = None
+
+
+def doctor(
+    data_dir: DataDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Check settings, keys, database, plugins and the running control plane."""
+    output = Output(as_json=as_json)
+    findings = list(_findings(data_dir))
+    output.document({"findings": [asdict(finding) for finding in findings]})
+    if not as_json:
+        colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+        for finding in findings:
+            mark = f"[{colours[finding.outcome]}]{finding.outcome:<4}[/]"
+            output.line(f"{mark} {finding.check}: {finding.detail}")
+            if finding.hint and finding.outcome != "ok":
+                output.line(f"     {finding.hint}")
+    if any(finding.outcome == "fail" for finding in findings):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _findings(data_dir: DataDir) -> Iterator[Finding]:
+    try:
+        settings = load_settings() if data_dir is None else load_settings(data_dir=data_dir)
+    except AuraError as error:
+        yield Finding(check="settings", outcome="fail", detail=error.message, hint=error.hint)
+        return
+    yield Finding(check="settings", outcome="ok", detail=f"data in {settings.data_dir}")
+    yield _attempt("keys", lambda: _keys(settings))
+    yield _attempt("database", lambda: _database(settings))
+    yield from _integrations(settings)
+    yield _isolation()
+    yield _control_plane(settings)
+
+
+def _attempt(check: str, run: Callable[[], str]) -> Finding:
+    try:
+        return Finding(check=check, outcome="ok", detail=run())
+    except AuraError as error:
+        return Finding(check=check, outcome="fail", detail=error.message, hint=error.hint)
+
+
+def _keys(settings: Settings) -> str:
+    load_vault(settings)
+    return "the keyring and the signing key are readable by their owner only"
+
+
+def _database(settings: Settings) -> str:
+    asyncio.run(require_current_schema(settings.database))
+    return "the schema is current"
+
+
+def _integrations(settings: Settings) -> Iterator[Finding]:
+    listings = open_registry(settings).listings()
+    for entry in listings:
+        if entry.status == "quarantined":
+            yield Finding(
+                check=f"integration {entry.id}",
+                outcome="fail",
+                detail=f"quarantined: {entry.reason}",
+                hint=f"It comes from {entry.distribution}.",
+            )
+        for method in entry.manifest.auth if entry.manifest else ():
+            if isinstance(method, OAuth2Auth) and not os.environ.get(method.client.id_env):
+                yield Finding(
+                    check=f"integration {entry.id}",
+                    outcome="warn",
+                    detail="no OAuth client is set: nobody can connect it",
+                    hint=f"Register one at the provider and set {method.client.id_env}.",
+                )
+    yield Finding(check="integrations", outcome="ok", detail=f"{len(listings)} found")
+
+
+def _isolation() -> Finding:
+    if os.geteuid() == 0:
+        return Finding(
+            check="isolation",
+            outcome="ok",
+            detail="local machines run under user ids of their own",
+        )
+    return Finding(
+        check="isolation",
+        outcome="warn",
+        detail="local machines run as you: an agent can read its machine's sealed files",
+        hint="Good for developing. Run as root, or use a cloud compute, for anything else.",
+    )
+
+
+def _control_plane(settings: Settings) -> Finding:
+    session = read_session(settings.data_dir)
+    if session is None:
+        return Finding(check="control plane", outcome="warn", detail="has not run here yet")
+    try:
+        answer = httpx.get(f"{session.url}/readyz", timeout=5)
+    except httpx.TransportError:
+        return Finding(
+            check="control plane",
+            outcome="warn",
+            detail=f"does not answer at {session.url}",
+            hint="Start it with 'aura up'.",
+        )
+    if answer.is_error:
+        return Finding(
+            check="control plane", outcome="fail", detail=f"is not ready: {answer.text[:200]}"
+        )
+    return Finding(check="control plane", outcome="ok", detail=f"ready at {session.url}")

@@ -1,0 +1,29 @@
+"""The table of commands."""
+
+from __future__ import annotations
+
+import typer
+
+from aura_control.cli import agents, compose, connect, doctor, plugins, serve, users
+
+__all__ = ["build"]
+
+
+def build() -> typer.Typer:
+    """The command line with all its commands."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        pretty_exceptions_show_locals=False,  # locals hold secrets
+        add_completion=False,
+        help="Connect an AI agent to services and run it, without giving it a credential.",
+    )
+    app.command()(serve.up)
+    app.command()(serve.serve)
+    app.command()(connect.connect)
+    app.command()(compose.compose)
+    app.command()(doctor.doctor)
+    app.add_typer(connect.connections, name="connections")
+    app.add_typer(agents.app, name="agents")
+    app.add_typer(plugins.app, name="plugins")
+    app.add_typer(users.app, name="users")
+    return app

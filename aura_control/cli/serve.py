@@ -1,0 +1,132 @@
+"""``aura up`` and ``aura serve``: run the control plane until asked to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+from pydantic import SecretStr
+
+from aura_control.app import create_app
+from aura_control.bootstrap import Owner, ensure_keys, ensure_owner, load_vault
+from aura_control.cli.output import ExitCode, Output
+from aura_control.cli.registry import open_registry
+from aura_control.cli.remote import Session, read_session, write_session
+from aura_control.settings import Settings, load_settings
+from aura_core.errors import AuraError, ConfigurationError
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document when it is ready.")]
+_Ready = Callable[[], None]
+
+
+def up(
+    data_dir: Annotated[Path | None, typer.Option(help="Keys, database, machines.")] = None,
+    port: Annotated[int | None, typer.Option(help="0 takes a free one.")] = None,
+    email: Annotated[str, typer.Option(help="Whom the first user is.")] = "owner@localhost",
+    as_json: Json = False,
+) -> None:
+    """Run everything on this machine: makes keys, database and a first user where needed."""
+    output = Output(as_json=as_json)
+    try:
+        listener, settings = _settings(data_dir, port)
+        ensure_keys(settings)
+        # The token of this data directory, whatever AURA_TOKEN says of another control plane.
+        known = read_session(settings.data_dir, environment={})
+        token = None if known is None else SecretStr(known.token)
+        with output.console.status("preparing the database"):
+            owner = asyncio.run(
+                ensure_owner(settings, load_vault(settings), email=email, known_token=token)
+            )
+        session = Session(url=settings.public_url, token=owner.token)
+        write_session(settings.data_dir, session)
+        _run(settings, listener, ready=lambda: _announce(output, settings, owner))
+    except AuraError as error:
+        raise output.error(error) from None
+
+
+def serve(
+    data_dir: Annotated[Path | None, typer.Option(help="Keys, database, machines.")] = None,
+    port: Annotated[int | None, typer.Option(help="0 takes a free one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the control plane on keys and a database that exist already."""
+    output = Output(as_json=as_json)
+    try:
+        listener, settings = _settings(data_dir, port)
+        _run(
+            settings,
+            listener,
+            ready=lambda: output.document({"url": settings.public_url, "pid": os.getpid()}),
+        )
+    except AuraError as error:
+        raise output.error(error) from None
+
+
+def _settings(data_dir: Path | None, port: int | None) -> tuple[socket.socket, Settings]:
+    """Take the port first: with port 0 the public address is known only then."""
+    given = {} if data_dir is None else {"data_dir": data_dir}
+    settings = load_settings(**given, **({} if port is None else {"port": port}))
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(
+            f"{settings.host}:{settings.port} cannot be used: {error.strerror}.",
+            hint="Choose another port with --port or AURA_PORT.",
+        ) from None
+    if "public_url" not in settings.model_fields_set:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        own = f"http://{host}:{listener.getsockname()[1]}"
+        settings = load_settings(**given, public_url=own)
+    return listener, settings
+
+
+def _run(settings: Settings, listener: socket.socket, ready: _Ready) -> None:
+    app = create_app(settings, open_registry(settings))
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=20,
+        server_header=False,
+        proxy_headers=False,
+    )
+    server = _Server(config, ready)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+class _Server(uvicorn.Server):
+    """Tells when it answers: the address is printed only once it is true."""
+
+    def __init__(self, config: uvicorn.Config, ready: _Ready) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._ready()
+
+
+def _announce(output: Output, settings: Settings, owner: Owner) -> None:
+    output.document(
+        {"url": settings.public_url, "token": owner.token, "email": owner.email, "pid": os.getpid()}
+    )
+    if output.as_json:
+        return
+    output.line(f"[bold green]Aura is up[/] at {settings.public_url}")
+    output.line(f"  API token of {owner.email}: {owner.token}")
+    output.line(f"  data: {settings.data_dir}")
+    output.line("  next, in another terminal: aura plugins list, aura connect PROVIDER")
+    output.line("  ctrl-c stops it; agents' machines go on")

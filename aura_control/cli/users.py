@@ -1,0 +1,45 @@
+"""``aura users``: people of this control plane, for its operator."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from aura_control.bootstrap import Owner, add_user, load_vault, open_database
+from aura_control.cli.output import Output
+from aura_control.cli.where import DataDir
+from aura_control.settings import load_settings
+from aura_core.errors import AuraError
+
+app = typer.Typer(no_args_is_help=True, help="People of this control plane (for its operator).")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+@app.command()
+def add(
+    email: str,
+    tenant: Annotated[str | None, typer.Option(help="The tenant's name.")] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Add a user with a tenant of its own, and print an API token: it is shown only now."""
+    output = Output(as_json=as_json)
+
+    async def run() -> Owner:
+        settings = load_settings() if data_dir is None else load_settings(data_dir=data_dir)
+        database = open_database(settings, load_vault(settings))
+        try:
+            return await add_user(database, tenant_name=tenant or email, email=email)
+        finally:
+            await database.close()
+
+    try:
+        owner = asyncio.run(run())
+    except AuraError as error:
+        raise output.error(error) from None
+    output.document({"tenant_id": owner.tenant_id, "user_id": owner.user_id, "token": owner.token})
+    if not as_json:
+        output.line(f"{owner.email}: API token {owner.token}")

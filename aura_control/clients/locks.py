@@ -1,0 +1,127 @@
+"""Locks between processes that die with their holder.
+
+A lease that runs out would let a second process refresh a token while the first one, slow or
+stopped, still waits for the provider's answer. A file lock and a database session's lock end when
+their holder ends, and not before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from aura_core.errors import RefreshFailed
+
+__all__ = ["FileLocks", "PostgresLocks"]
+
+_WAIT_SECONDS = 60.0
+
+
+def _too_long() -> RefreshFailed:
+    return RefreshFailed(
+        "Another process of Aura is busy with this connection.", hint="Try again in a moment."
+    )
+
+
+class FileLocks:
+    """``Locks`` by flock(2), for the processes of one host."""
+
+    def __init__(self, directory: Path, *, wait_seconds: float = _WAIT_SECONDS) -> None:
+        self._directory = directory
+        self._wait_seconds = wait_seconds
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @asynccontextmanager
+    async def hold(self, name: str) -> AsyncIterator[None]:
+        """See ``ports.Locks``."""
+        path = self._directory / hashlib.sha256(name.encode()).hexdigest()[:32]
+        waiting = _Waiting(path)
+        try:
+            try:
+                async with asyncio.timeout(self._wait_seconds):
+                    await waiting.locked()
+            except TimeoutError:
+                raise _too_long() from None
+            yield
+        finally:
+            waiting.end()
+
+
+class _Waiting:
+    """One wait for one lock, in a thread of its own because flock(2) blocks.
+
+    A thread that waits cannot be cancelled. It is told that nobody wants the lock any more, and
+    then lets go of it the moment it gets it; as a daemon it does not keep the process from ending.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] = self._loop.create_future()
+        self._mutex = threading.Lock()
+        self._blocking = self._ended = False
+
+    async def locked(self) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            self._blocking = True
+            threading.Thread(target=self._block, name="aura-lock", daemon=True).start()
+        await self._future
+
+    def end(self) -> None:
+        """Lets go of the lock, or of the wait for it."""
+        with self._mutex:
+            self._ended = True
+            # While the thread is in flock(2) it closes the file itself, once it is out.
+            if not self._blocking:
+                os.close(self._descriptor)
+
+    def _block(self) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        with self._mutex:
+            self._blocking = False
+            if self._ended:
+                os.close(self._descriptor)
+                return
+        self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+
+class PostgresLocks:
+    """``Locks`` by session advisory locks, for any number of hosts.
+
+    Each holder has a connection of its own, which must not come from a transaction pooler.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """``engine`` is not shared with anything that runs transactions; close it at the end."""
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @asynccontextmanager
+    async def hold(self, name: str) -> AsyncIterator[None]:
+        """See ``ports.Locks``."""
+        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+        async with self._engine.connect() as connection:
+            try:
+                await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
+            except SQLAlchemyError:  # lock_timeout
+                raise _too_long() from None
+            try:
+                yield
+            finally:
+                await connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})

@@ -1,0 +1,288 @@
+"""Connections: storing a new one, listing, validating."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from aura_control.db.connection import Connection, Grant, Slot
+from aura_control.db.models import ConnectionState, Delivery
+from aura_control.db.transaction import Transaction
+from aura_control.services import delivery
+from aura_control.services.inputs import check_fields, check_variables
+from aura_control.services.keys import Vault
+from aura_control.services.providers import auth_id, named_method
+from aura_control.services.refresh import fresh_envelope
+from aura_core.adapter import Connected, Validation
+from aura_core.errors import (
+    Conflict,
+    EnvelopeError,
+    InvalidInput,
+    NotFound,
+    ReauthorizationRequired,
+)
+from aura_core.manifest import AuthMethod, Manifest, OAuth2Auth
+
+if TYPE_CHECKING:
+    from aura_control.composition import Services
+    from aura_control.principal import Principal
+
+__all__ = [
+    "ConnectionView",
+    "Owner",
+    "connect_with_fields",
+    "find_connection",
+    "list_connections",
+    "store_connected",
+    "validate_connection",
+]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """Whose connection it is or becomes; ``agent_id`` is the agent that may use it at once."""
+
+    tenant_id: str
+    user_id: str
+    agent_id: str | None = None
+
+    @property
+    def actor(self) -> str:
+        return f"user:{self.user_id}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionView:
+    """A connection and what the machines said of it."""
+
+    connection: Connection
+    deliveries: Sequence[Delivery]
+
+
+async def list_connections(services: Services, principal: Principal) -> list[ConnectionView]:
+    """All connections of the user, disconnected ones with their receipts."""
+    async with services.database.reading() as tx:
+        found = await tx.integrations.list(tenant_id=principal.tenant_id, user_id=principal.user_id)
+        return [await view_of(tx, connection) for connection in found]
+
+
+async def view_of(tx: Transaction, connection: Connection) -> ConnectionView:
+    """The connection with its deliveries."""
+    deliveries = await tx.deliveries.for_subject(
+        tenant_id=connection.tenant_id, subject=connection.id
+    )
+    return ConnectionView(connection=connection, deliveries=deliveries)
+
+
+async def find_connection(tx: Transaction, principal: Principal, provider: str) -> Connection:
+    """The user's connection. Raises NotFound."""
+    found = await tx.integrations.get(
+        tenant_id=principal.tenant_id, user_id=principal.user_id, provider=provider
+    )
+    if found is None:
+        raise NotFound(f"You have no connection to {provider}.")
+    return found
+
+
+async def connect_with_fields(
+    services: Services,
+    principal: Principal,
+    provider: str,
+    *,
+    fields: Mapping[str, str],
+    auth: str | None,
+    variables: Mapping[str, str],
+    agent_id: str | None,
+) -> ConnectionView:
+    """Connects by what the user typed, after the provider accepted it.
+
+    Raises NotFound, InvalidInput, Conflict, and the ProviderErrors.
+    """
+    integration = services.providers.open(provider)
+    method = _typed_method(integration.manifest, auth)
+    secrets = check_fields(method, fields)
+    values = check_variables(integration.manifest, method, variables)
+    owner = Owner(tenant_id=principal.tenant_id, user_id=principal.user_id, agent_id=agent_id)
+    async with services.database.reading() as tx:
+        await require_agent(tx, owner)
+    ctx = services.providers.context(integration.manifest, method, values)
+    connected = await integration.adapter.connect_with_fields(ctx, secrets)
+    connection = await store_connected(
+        services, owner, provider=provider, method=method, connected=connected, variables=values
+    )
+    async with services.database.reading() as tx:
+        return await view_of(tx, connection)
+
+
+def _typed_method(manifest: Manifest, auth: str | None) -> AuthMethod:
+    if auth is not None:
+        method = named_method(manifest, auth)
+        if getattr(method, "fields", ()):
+            return method
+    else:
+        for method in manifest.auth:
+            if getattr(method, "fields", ()):
+                return method
+    raise InvalidInput(
+        f"{manifest.name} is not connected by typing a key.",
+        hint=f"Connect it in the browser: GET /api/integrations/{manifest.id}.",
+    )
+
+
+async def require_agent(tx: Transaction, owner: Owner) -> None:
+    """Raises NotFound unless the agent, if one is named, is the user's own."""
+    if owner.agent_id is None:
+        return
+    agent = await tx.agents.get(tenant_id=owner.tenant_id, agent_id=owner.agent_id)
+    if agent.user_id != owner.user_id:
+        raise NotFound("There is no such agent.")
+
+
+async def store_connected(
+    services: Services,
+    owner: Owner,
+    *,
+    provider: str,
+    method: AuthMethod,
+    connected: Connected,
+    variables: Mapping[str, str],
+) -> Connection:
+    """Stores what connecting gave, enables it on the agent, and lets machines and observers know.
+
+    Raises Conflict when the account is another one than the connection's: the user would silently
+    lose the old account, and its agents would act as somebody else.
+    """
+    async with services.database.transaction() as tx:
+        existing = await tx.integrations.get(
+            tenant_id=owner.tenant_id, user_id=owner.user_id, provider=provider
+        )
+        _refuse_other_account(existing, connected)
+        slot = await tx.integrations.reserve(
+            tenant_id=owner.tenant_id, user_id=owner.user_id, provider=provider
+        )
+        grant = await _grant(
+            tx,
+            services.vault,
+            owner,
+            slot=slot,
+            method=method,
+            existing=existing,
+            connected=connected,
+            variables=variables,
+        )
+        connection = await tx.integrations.upsert_connected(
+            tenant_id=owner.tenant_id,
+            user_id=owner.user_id,
+            provider=provider,
+            slot=slot,
+            grant=grant,
+            actor=owner.actor,
+        )
+        await _enable(tx, owner, provider)
+        await delivery.desire_credential(tx, connection=connection, now=tx.now)
+    services.deliverer.wake()
+    services.registry.notify(
+        "aura_connected",
+        provider=provider,
+        user_id=owner.user_id,
+        connection_id=connection.id,
+    )
+    return connection
+
+
+def _refuse_other_account(existing: Connection | None, connected: Connected) -> None:
+    if existing is None or existing.state is ConnectionState.DISCONNECTED:
+        return
+    known, new = existing.account_id, connected.account_id
+    if known is not None and new is not None and known != new:
+        raise Conflict(
+            f"You signed in at {existing.provider} with another account than the connected one.",
+            hint="Sign in with the same account, or disconnect it first. Nothing was changed.",
+        )
+
+
+async def _grant(
+    tx: Transaction,
+    vault: Vault,
+    owner: Owner,
+    *,
+    slot: Slot,
+    method: AuthMethod,
+    existing: Connection | None,
+    connected: Connected,
+    variables: Mapping[str, str],
+) -> Grant:
+    secrets = dict(connected.secrets)
+    kept = isinstance(method, OAuth2Auth) and "refresh_token" not in secrets
+    if kept and existing is not None and existing.auth_method == auth_id(method):
+        # Many providers send a refresh token only at the first consent; the one that is stored
+        # goes on being valid for this account.
+        try:
+            old = await vault.open_envelope(tx, existing, renewing=True)
+        except EnvelopeError as error:
+            # Connecting again is how a credential that cannot be opened is mended.
+            _log.warning("old_tokens_unreadable", connection_id=existing.id, reason=error.message)
+        else:
+            if old.refresh_token is not None:
+                secrets["refresh_token"] = old.refresh_token
+    tokens = await vault.seal_tokens(
+        tx, tenant_id=owner.tenant_id, slot=slot, method=method, secrets=secrets
+    )
+    config: dict[str, Any] = {**variables, **connected.variables}
+    return Grant(
+        tokens=tokens,
+        token_expiry=connected.token_expiry,
+        scopes=connected.scopes,
+        auth_method=auth_id(method),
+        account_id=connected.account_id,
+        metadata=connected.metadata,
+        config=config,
+    )
+
+
+async def _enable(tx: Transaction, owner: Owner, provider: str) -> None:
+    if owner.agent_id is None:
+        return
+    try:
+        await tx.agents.enable(
+            tenant_id=owner.tenant_id,
+            agent_id=owner.agent_id,
+            provider=provider,
+            actor=owner.actor,
+        )
+    except NotFound:
+        return  # deleted while the user was at the provider: the connection is wanted all the same
+
+
+async def validate_connection(
+    services: Services, principal: Principal, provider: str
+) -> Validation:
+    """Asks the provider whether the credential works, and remembers the answer.
+
+    Raises NotFound, Conflict for a disconnected one, RefreshFailed and the ProviderErrors.
+    """
+    async with services.database.reading() as tx:
+        connection = await find_connection(tx, principal, provider)
+    try:
+        envelope = await fresh_envelope(services, principal.tenant_id, connection)
+    except ReauthorizationRequired as error:
+        return Validation(valid=False, reason=error.message)
+    integration, ctx = services.providers.of(connection)
+    validation = await integration.adapter.validate_credentials(ctx, envelope)
+    if not validation.valid:
+        async with services.database.transaction() as tx:
+            newest = await find_connection(tx, principal, provider)
+            await tx.integrations.mark(
+                tenant_id=principal.tenant_id,
+                connection_id=newest.id,
+                state=ConnectionState.REAUTH_REQUIRED,
+                reason=validation.reason or f"{provider} does not accept the credential.",
+                actor=principal.actor,
+                expected_revision=connection.revision,
+            )
+    return validation

@@ -1,0 +1,287 @@
+"""What machines should hold: one row in the outbox for each machine and subject.
+
+Everything here runs in the transaction of whatever changed (a connection, an agent, a machine that
+was heard of), so a change and the wish to deliver it are one commit. Sealing and sending come
+later and may be repeated (``services.deliverer``); a machine that was not reached pulls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from aura_control.db.connection import Connection
+from aura_control.db.models import Agent, ConnectionState, Delivery, DeliveryOp, Instance
+from aura_control.db.models import InstanceState as S
+from aura_control.db.transaction import Transaction
+from aura_core.skills import VmSkillManifest, skill_digest
+from aura_core.wire import Ack
+
+__all__ = [
+    "ALIVE",
+    "EVERY_INTEGRATION",
+    "POLICY",
+    "SKILL_PREFIX",
+    "Skill",
+    "catch_up",
+    "desire_all",
+    "desire_credential",
+    "desire_deletion",
+    "desire_policy",
+    "lacking",
+    "may_use",
+    "reconcile_credentials",
+    "reconcile_skills",
+    "skill_fingerprint",
+    "take_ack",
+]
+
+POLICY = "policy"
+SKILL_PREFIX = "skill:"
+
+EVERY_INTEGRATION = "every_integration"
+"""The key in ``agents.config`` that says that the agent uses all of its user's connections."""
+
+ALIVE = (S.REQUESTED, S.PROVISIONING, S.ENROLLING, S.RUNNING, S.SUSPENDED, S.DEGRADED)
+
+_USABLE = (ConnectionState.CONNECTED, ConnectionState.EXPIRING, ConnectionState.UNCERTAIN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skill:
+    """A skill as it would be packed now; ``digest`` is SHA-256 (hexadecimal) of the archive."""
+
+    manifest: VmSkillManifest
+    digest: str
+
+    @classmethod
+    def of(cls, manifest: VmSkillManifest) -> Skill:
+        return cls(manifest=manifest, digest=skill_digest(manifest))
+
+
+async def may_use(tx: Transaction, agent: Agent, provider: str) -> bool:
+    """Whether the agent uses its user's connection to the provider."""
+    if agent.config.get(EVERY_INTEGRATION):
+        return True
+    return provider in await tx.agents.providers(tenant_id=agent.tenant_id, agent_id=agent.id)
+
+
+async def desire_credential(tx: Transaction, *, connection: Connection, now: datetime) -> None:
+    """The connection has a new credential: every machine whose agent uses it should hold it.
+
+    ``now`` is the time of the change; revisions are taken from the transaction's own clock, so
+    that all rows of one transaction carry the same one.
+    """
+    for instance in await _machines_using(tx, connection):
+        await tx.deliveries.desire(
+            tenant_id=connection.tenant_id,
+            instance_id=instance.id,
+            subject=connection.id,
+            op=DeliveryOp.PUT,
+            source_revision=connection.revision,
+        )
+
+
+async def desire_deletion(tx: Transaction, *, connection: Connection, now: datetime) -> None:
+    """The connection ended: every machine that holds its credential, or may, should forget it.
+
+    Whether the agent may still use the provider does not matter here: what was once wanted on a
+    machine is taken from it.
+    """
+    for instance in await _machines(tx, connection.tenant_id, connection.user_id):
+        held = await tx.deliveries.get(
+            tenant_id=connection.tenant_id, instance_id=instance.id, subject=connection.id
+        )
+        if held is not None and held.op is DeliveryOp.PUT:
+            await tx.deliveries.desire(
+                tenant_id=connection.tenant_id,
+                instance_id=instance.id,
+                subject=connection.id,
+                op=DeliveryOp.DELETE,
+                source_revision=connection.revision,
+            )
+
+
+async def desire_policy(tx: Transaction, *, instance: Instance) -> None:
+    """The machine should hold its agent's permissions as they are now."""
+    await tx.deliveries.desire(
+        tenant_id=instance.tenant_id,
+        instance_id=instance.id,
+        subject=POLICY,
+        op=DeliveryOp.PUT,
+    )
+
+
+async def desire_all(tx: Transaction, *, instance: Instance) -> None:
+    """A new machine should hold its agent's permissions and the credentials that it uses."""
+    if await _row(tx, instance, POLICY) is None:
+        await desire_policy(tx, instance=instance)
+    await reconcile_credentials(tx, instance=instance)
+
+
+async def reconcile_credentials(tx: Transaction, *, instance: Instance) -> None:
+    """Compares what the agent uses with what is wanted on its machine, and wants the difference.
+
+    Repeating it changes nothing: a row that says what it should is left alone.
+    """
+    agent = await tx.agents.get(tenant_id=instance.tenant_id, agent_id=instance.agent_id)
+    for connection in await tx.integrations.list(
+        tenant_id=instance.tenant_id, user_id=instance.user_id
+    ):
+        row = await _row(tx, instance, connection.id)
+        wanted = connection.state in _USABLE and await may_use(tx, agent, connection.provider)
+        if wanted and not _says(row, DeliveryOp.PUT, connection.revision):
+            op = DeliveryOp.PUT
+        elif not wanted and row is not None and row.op is DeliveryOp.PUT:
+            # A connection that only waits for its user stays: the machine says so of itself, and
+            # what it holds may still work.
+            if connection.state is ConnectionState.REAUTH_REQUIRED and await may_use(
+                tx, agent, connection.provider
+            ):
+                continue
+            op = DeliveryOp.DELETE
+        else:
+            continue
+        await tx.deliveries.desire(
+            tenant_id=instance.tenant_id,
+            instance_id=instance.id,
+            subject=connection.id,
+            op=op,
+            source_revision=connection.revision,
+        )
+
+
+async def reconcile_skills(
+    tx: Transaction,
+    *,
+    instance: Instance,
+    wanted: Mapping[str, Skill],
+    observed: Mapping[str, str],
+) -> None:
+    """Wants the skills (by folder) that the machine lacks, and the removal of those too many.
+
+    ``observed`` is what the machine said (folder to digest); the user-data brought most of them,
+    so only what differs is sent. What a row was made from is kept as ``source_revision``: a
+    machine that reports another digest for the same skill is not sent it again and again.
+    """
+    for folder, skill in wanted.items():
+        source = skill_fingerprint(skill.digest)
+        row = await _row(tx, instance, SKILL_PREFIX + folder)
+        if not _says(row, DeliveryOp.PUT, source) and observed.get(folder) != skill.digest:
+            await _desire_skill(tx, instance, folder, DeliveryOp.PUT, source)
+    rows = await tx.deliveries.for_instance(tenant_id=instance.tenant_id, instance_id=instance.id)
+    ops = {
+        row.subject.removeprefix(SKILL_PREFIX): row.op
+        for row in rows
+        if row.subject.startswith(SKILL_PREFIX)
+    }
+    put = {folder for folder, op in ops.items() if op is DeliveryOp.PUT}
+    for folder in sorted((put | (observed.keys() - ops.keys())) - wanted.keys()):
+        await _desire_skill(tx, instance, folder, DeliveryOp.DELETE, None)
+
+
+async def catch_up(
+    tx: Transaction, *, instance: Instance, observed: Mapping[str, int]
+) -> tuple[str, ...]:
+    """Compares the outbox with the revisions that the machine says it holds; what it lacks.
+
+    Usually a machine is behind, and pulling mends that. It is ahead only where this database was
+    put back to an earlier state: then the row is lifted above what the machine holds, because a
+    machine never goes back, and what nobody here knows of is deleted there.
+    """
+    rows = await tx.deliveries.for_instance(tenant_id=instance.tenant_id, instance_id=instance.id)
+    known = {row.subject: row for row in rows}
+    lifted = False
+    for subject, revision in observed.items():
+        row = known.get(subject)
+        if row is None or row.desired_revision < revision:
+            lifted = True
+            await tx.deliveries.desire(
+                tenant_id=instance.tenant_id,
+                instance_id=instance.id,
+                subject=subject,
+                op=DeliveryOp.DELETE if row is None else row.op,
+                source_revision=None if row is None else row.source_revision,
+                above=revision,
+            )
+    if lifted:
+        rows = await tx.deliveries.for_instance(
+            tenant_id=instance.tenant_id, instance_id=instance.id
+        )
+    return lacking(rows, observed)
+
+
+async def take_ack(tx: Transaction, *, instance: Instance, ack: Ack) -> bool:
+    """Takes in a verified acknowledgement of the machine's own; whether it now holds what it
+    should of the subject."""
+    before = await _row(tx, instance, ack.connection_id)
+    settled = await tx.deliveries.acked(
+        tenant_id=instance.tenant_id,
+        instance_id=instance.id,
+        subject=ack.connection_id,
+        revision=ack.revision,
+        digest=ack.digest,
+    )
+    if settled and before is not None and before.acked_revision != ack.revision:
+        tx.events.append(
+            tenant_id=instance.tenant_id,
+            agent_id=instance.agent_id,
+            instance_id=instance.id,
+            kind="delivery.acknowledged",
+            data={"subject": ack.connection_id, "op": before.op.value, "revision": ack.revision},
+        )
+    return settled
+
+
+def lacking(rows: Collection[Delivery], observed: Mapping[str, int]) -> tuple[str, ...]:
+    """Subjects of which the machine holds another revision, or has not yet acknowledged it."""
+    return tuple(
+        row.subject
+        for row in rows
+        if observed.get(row.subject) != row.desired_revision
+        or row.acked_revision != row.desired_revision
+    )
+
+
+def skill_fingerprint(digest: str) -> int:
+    """A skill's digest as a number that every JSON reader and database keeps exactly."""
+    return int(digest[:13], 16)
+
+
+def _says(row: Delivery | None, op: DeliveryOp, source: int) -> bool:
+    return row is not None and row.op is op and row.source_revision == source
+
+
+async def _desire_skill(
+    tx: Transaction, instance: Instance, folder: str, op: DeliveryOp, source: int | None
+) -> None:
+    await tx.deliveries.desire(
+        tenant_id=instance.tenant_id,
+        instance_id=instance.id,
+        subject=SKILL_PREFIX + folder,
+        op=op,
+        source_revision=source,
+    )
+
+
+async def _row(tx: Transaction, instance: Instance, subject: str) -> Delivery | None:
+    return await tx.deliveries.get(
+        tenant_id=instance.tenant_id, instance_id=instance.id, subject=subject
+    )
+
+
+async def _machines(tx: Transaction, tenant_id: str, user_id: str) -> list[Instance]:
+    return [*await tx.instances.for_user(tenant_id=tenant_id, user_id=user_id, states=ALIVE)]
+
+
+async def _machines_using(tx: Transaction, connection: Connection) -> list[Instance]:
+    found = []
+    agents: dict[str, bool] = {}
+    for instance in await _machines(tx, connection.tenant_id, connection.user_id):
+        if instance.agent_id not in agents:
+            agent = await tx.agents.get(tenant_id=connection.tenant_id, agent_id=instance.agent_id)
+            agents[instance.agent_id] = await may_use(tx, agent, connection.provider)
+        if agents[instance.agent_id]:
+            found.append(instance)
+    return found

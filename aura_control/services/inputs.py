@@ -1,0 +1,145 @@
+"""What a user gives to connect: the manifest's variables and key fields, checked.
+
+Variables become part of URLs that get credentials, so a value that could change the host, the path
+or the user-info of one is refused, and so is a host inside the operator's own network: otherwise
+whoever may connect an account could make the control plane call any address that it can reach.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from aura_core.credentials import fill
+from aura_core.errors import InvalidInput
+from aura_core.manifest import (
+    AuthMethod,
+    KeyField,
+    Manifest,
+    OAuth2Auth,
+    Variable,
+    is_loopback,
+    template_variables,
+)
+
+__all__ = ["check_fields", "check_variables"]
+
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DANGEROUS = re.compile(r"[\x00-\x20\x7f@#/\\?%&]")
+_LONGEST = 253
+
+
+def check_fields(method: AuthMethod, given: Mapping[str, str]) -> dict[str, SecretStr]:
+    """The key fields as the manifest describes them. Raises InvalidInput naming every wrong one;
+    a message never repeats a value."""
+    known: dict[str, KeyField] = {field.name: field for field in getattr(method, "fields", ())}
+    wrong = {name: "is not a field of this provider" for name in given if name not in known}
+    for name, field in known.items():
+        reason = _wrong_field(field, given.get(name, ""))
+        if reason:
+            wrong[name] = reason
+    if wrong:
+        raise InvalidInput("Some fields cannot be used.", fields=wrong)
+    return {name: SecretStr(value) for name, value in given.items() if value}
+
+
+def _wrong_field(field: KeyField, value: str) -> str | None:
+    if not value:
+        return "is required" if field.required else None
+    if len(value) > field.max_length:
+        return f"is longer than {field.max_length} characters"
+    # A line break would end the header that the key is put in. PEM keys are the exception.
+    control = any(ord(character) < 0x20 or ord(character) == 0x7F for character in value)
+    if control and not value.startswith("-----BEGIN "):
+        return "holds a control character"
+    if field.pattern is not None and re.fullmatch(field.pattern, value) is None:
+        return "does not have the expected form"
+    return None
+
+
+def check_variables(
+    manifest: Manifest, method: AuthMethod, given: Mapping[str, str]
+) -> dict[str, str]:
+    """The values that the user provides for the manifest's templates, with defaults.
+
+    Raises InvalidInput naming every wrong one.
+    """
+    wanted = {v.name: v for v in method.variables if v.provided_by == "user"}
+    wrong = {name: "is not a parameter here" for name in given if name not in wanted}
+    values: dict[str, str] = {}
+    for name, variable in wanted.items():
+        value = given.get(name) or variable.default
+        if not value:
+            if variable.required:
+                wrong[name] = "is required"
+            continue
+        reason = _wrong_variable(variable, value)
+        if reason is not None:
+            wrong[name] = reason
+        values[name] = value
+    if not wrong:
+        wrong = _private_hosts(manifest, method, values)
+    if wrong:
+        raise InvalidInput(f"{manifest.name} cannot be connected like this.", fields=wrong)
+    return values
+
+
+def _wrong_variable(variable: Variable, value: str) -> str | None:
+    if len(value) > _LONGEST:
+        return f"is longer than {_LONGEST} characters"
+    if variable.choices and value not in variable.choices:
+        return "must be one of: " + ", ".join(variable.choices)
+    rest = value.removeprefix("https://") if variable.url else value
+    if variable.url and rest == value:
+        return "must begin with https://"
+    if _DANGEROUS.search(rest.rstrip("/") if variable.url else rest):
+        return "holds a character that is not allowed"
+    pattern = variable.pattern or (None if variable.url or variable.choices else _LABEL)
+    if pattern is not None and re.fullmatch(pattern, value) is None:
+        return "does not have the expected form"
+    return None
+
+
+def _private_hosts(
+    manifest: Manifest, method: AuthMethod, values: Mapping[str, str]
+) -> dict[str, str]:
+    """Variables that lead to a host which is not a public name."""
+    wrong: dict[str, str] = {}
+    for template in _urls(manifest, method):
+        names = [name for name in template_variables(template) if name in values]
+        if not names or any(name not in values for name in template_variables(template)):
+            continue
+        host = urlsplit(fill(template, values)).hostname or ""
+        fixed = not any(
+            name in template_variables(urlsplit(template).netloc or template) for name in names
+        )
+        if not fixed and not _public(host):
+            wrong[names[0]] = "does not lead to a public host"
+    return wrong
+
+
+def _urls(manifest: Manifest, method: AuthMethod) -> Iterator[str]:
+    yield manifest.api.base_url
+    yield from (call.url for call in (method.verify, *method.discover) if call is not None)
+    if isinstance(method, OAuth2Auth):
+        yield method.authorization.url
+    token = getattr(method, "token", None)
+    if token is not None:
+        yield token.url
+    yield from (step.url for step in getattr(method, "steps", ()))
+
+
+def _public(host: str) -> bool:
+    if is_loopback(host):
+        return False
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        # All-numeric labels are how browsers and resolvers spell addresses (0x7f.1, 2130706433).
+        labels = host.rstrip(".").split(".")
+        named = len(labels) > 1 and not re.fullmatch(r"[0-9]+|0x[0-9a-f]*", labels[-1])
+        return named and labels[-1] not in ("local", "internal", "localhost", "home", "lan")

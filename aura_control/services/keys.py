@@ -1,0 +1,161 @@
+"""The vault: sealing and opening what the database keeps, and the key that machines know.
+
+Everything secret of a connection is two sealed values. ``access_token`` holds what a request to
+the provider carries: the access token, or the fields that the user typed. ``refresh_token`` holds
+what renews it and stays here: the refresh token, or a client's own credentials. Each is a JSON
+object of names and values, so that both columns have one form for every way to authenticate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import SecretStr
+
+from aura_control.db.connection import Connection, SealedTokens, Slot
+from aura_control.db.transaction import Transaction
+from aura_core.credentials import CredentialEnvelope
+from aura_core.crypto import Identity, Keyring, TenantKeys
+from aura_core.errors import EnvelopeError
+from aura_core.manifest import AuthMethod, template_variables
+from aura_core.wire import ControlKeys
+
+__all__ = ["Secrets", "Vault", "carried"]
+
+Secrets = Mapping[str, SecretStr]
+Part = Literal["access_token", "refresh_token"]
+
+
+class Vault:
+    """The keys of the control plane. One per process."""
+
+    def __init__(self, keyring: Keyring, signing: ControlKeys) -> None:
+        self._keyring = keyring
+        self.signing = signing
+        """Signs everything that goes to machines."""
+
+    def audit_key(self, tenant_id: str, salt: bytes) -> bytes:
+        """The key of a tenant's audit chain: under the oldest master key, which every entry of the
+        chain was made with, however often the keys were rotated since."""
+        oldest = min(self._keyring.states, key=lambda kid: int(kid[1:]))
+        return self._keyring.derive("aura/audit-key/v1", tenant_id, salt, kid=oldest)
+
+    def derive(self, label: str) -> bytes:
+        """A 32-byte key of the control plane itself, under the active master key."""
+        return self._keyring.derive(label)
+
+    async def seal_field(
+        self,
+        tx: Transaction,
+        tenant_id: str,
+        connection_id: str,
+        field: str,
+        revision: int,
+        text: str,
+    ) -> str:
+        """Seals one value, bound to what it belongs to."""
+        identity = Identity(
+            tenant_id=tenant_id, connection_id=connection_id, field=field, revision=revision
+        )
+        keys = await self._tenant(tx, tenant_id)
+        # The first value under a key records what the key commits to: see TenantKeys.check.
+        await tx.tenants.record_commitment(tenant_id, kid=keys.kid, commitment=keys.commitment)
+        return keys.seal(text.encode(), identity)
+
+    async def open_field(
+        self,
+        tx: Transaction,
+        tenant_id: str,
+        connection_id: str,
+        field: str,
+        revision: int,
+        stored: str,
+    ) -> str:
+        """Opens what ``seal_field`` sealed. Raises EnvelopeError."""
+        identity = Identity(
+            tenant_id=tenant_id, connection_id=connection_id, field=field, revision=revision
+        )
+        return (await self._tenant(tx, tenant_id)).open(stored, identity).decode()
+
+    async def seal_tokens(
+        self, tx: Transaction, *, tenant_id: str, slot: Slot, method: AuthMethod, secrets: Secrets
+    ) -> SealedTokens:
+        """Seals a connection's secrets under its slot, apart by what may leave this process."""
+        names = carried(method)
+        parts: dict[Part, dict[str, str]] = {"access_token": {}, "refresh_token": {}}
+        for name, secret in secrets.items():
+            part: Part = "access_token" if name in names else "refresh_token"
+            parts[part][name] = secret.get_secret_value()
+        sealed = {
+            part: await self.seal_field(
+                tx, tenant_id, slot.connection_id, part, slot.revision, json.dumps(values)
+            )
+            for part, values in parts.items()
+            if values
+        }
+        return SealedTokens(
+            access_token=sealed.get("access_token"), refresh_token=sealed.get("refresh_token")
+        )
+
+    async def open_envelope(
+        self, tx: Transaction, connection: Connection, *, renewing: bool = False
+    ) -> CredentialEnvelope:
+        """The connection's envelope with the secrets that a request carries; with those that renew
+        it too only when asked, because nothing else needs them. Raises EnvelopeError."""
+        tokens = connection.envelope()
+        secrets = await self._open_part(tx, connection, "access_token", tokens.access_token)
+        if renewing:
+            secrets |= await self._open_part(tx, connection, "refresh_token", tokens.refresh_token)
+        return CredentialEnvelope(
+            integration_id=connection.id,
+            user_id=connection.user_id,
+            provider=connection.provider,
+            auth_id=connection.auth_method,
+            encrypted_access_token=tokens.access_token,
+            encrypted_refresh_token=tokens.refresh_token,
+            secrets=secrets,
+            token_expiry=connection.token_expiry,
+            scopes=connection.scopes,
+            metadata=connection.metadata,
+            variables={name: str(value) for name, value in connection.config.items()},
+            connected_at=connection.connected_at,
+        )
+
+    async def _open_part(
+        self, tx: Transaction, connection: Connection, part: Part, stored: str | None
+    ) -> dict[str, SecretStr]:
+        if stored is None:
+            return {}
+        text = await self.open_field(
+            tx, connection.tenant_id, connection.id, part, connection.revision, stored
+        )
+        return {name: SecretStr(value) for name, value in json.loads(text).items()}
+
+    async def _tenant(self, tx: Transaction, tenant_id: str) -> TenantKeys:
+        tenant = await tx.tenants.get(tenant_id)
+        if tenant.kdf_salt is None:
+            raise EnvelopeError("The tenant's keys were destroyed.")
+        return self._keyring.tenant(
+            tenant_id,
+            tenant.kdf_salt,
+            commitments=await tx.tenants.commitments(tenant_id),
+        )
+
+
+def carried(method: AuthMethod) -> frozenset[str]:
+    """Names of the secrets that a request to the provider carries: those that its placements name.
+
+    A way to authenticate that places nothing itself (signatures, webhooks) needs all its fields at
+    hand, so nothing of it is kept apart.
+    """
+    names = {
+        name
+        for placement in method.placements
+        for text in (placement.format, placement.username, placement.password)
+        for name in template_variables(text)
+    }
+    if not method.placements:
+        names |= {field.name for field in getattr(method, "fields", ())}
+    return frozenset(names | {"access_token"})

@@ -1,0 +1,120 @@
+"""Running a chat tool in the control plane, where the agent's own machine cannot.
+
+It is judged by the same code as on the machine (``aura_core.permissions``): the request that the
+tool makes, not the tool's name, decides what the agent may do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aura_core.api import BoundApi
+
+from aura_control.db.connection import Connection
+from aura_control.db.models import Agent, ConnectionState
+from aura_control.services.agents import own
+from aura_control.services.delivery import may_use
+from aura_control.services.refresh import fresh_envelope
+from aura_core.credentials import bind
+from aura_core.errors import Conflict, NotFound, PermissionDenied
+from aura_core.permissions import AgentPermissions
+
+if TYPE_CHECKING:
+    from aura_control.composition import Services
+    from aura_control.principal import Principal
+
+__all__ = ["run_tool"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    agent: Agent
+    tool: str
+    connection: Connection
+
+
+async def run_tool(
+    services: Services,
+    principal: Principal,
+    agent_id: str,
+    tool: str,
+    arguments: Mapping[str, Any],
+) -> Any:
+    """The tool's result (JSON).
+
+    Raises NotFound for an agent or a tool that there is not, Conflict when the tool's account is
+    not connected, InvalidInput for arguments that do not fit, PermissionDenied with the rule that
+    refused, and the CredentialErrors and ProviderErrors. Both the attempt and what it came to are
+    audited, with the names of the arguments and without their values.
+    """
+    call = await _prepare(services, principal, agent_id, tool)
+    integration, _ = services.providers.of(call.connection)
+    known = {name for t in integration.tools if t.name == tool for name in t.arguments.model_fields}
+    named = {"arguments": sorted(known & arguments.keys())}
+    await _audit(services, principal, call, "tool.called", named)
+    try:
+        envelope = await fresh_envelope(services, principal.tenant_id, call.connection)
+        method = integration.manifest.auth_method(call.connection.auth_method)
+        api = BoundApi(
+            bind(integration.manifest, method, envelope.variables),
+            envelope.secrets,
+            services.http,
+            permissions=AgentPermissions.model_validate(call.agent.permissions),
+        )
+        result = await integration.adapter.execute_chat_tool(
+            integration.tools, tool, arguments, api
+        )
+    except Exception as error:
+        outcome: dict[str, Any] = {"outcome": type(error).__name__}
+        if isinstance(error, PermissionDenied):
+            outcome = {"outcome": "refused", "rule": error.rule}
+        await _audit(services, principal, call, "tool.ended", outcome)
+        raise
+    await _audit(services, principal, call, "tool.ended", {"outcome": "done"})
+    return result
+
+
+async def _prepare(services: Services, principal: Principal, agent_id: str, tool: str) -> _Call:
+    async with services.database.reading() as tx:
+        agent = await own(tx, principal, agent_id)
+        provider = _provider_of(services, tool)
+        if not await may_use(tx, agent, provider):
+            raise PermissionDenied(
+                f"This agent does not use {provider}.",
+                rule=f"integration:{provider}",
+                hint="Its owner can add it to the agent's integrations.",
+            )
+        connection = await tx.integrations.get(
+            tenant_id=principal.tenant_id, user_id=principal.user_id, provider=provider
+        )
+    if connection is None or connection.state is ConnectionState.DISCONNECTED:
+        raise Conflict(
+            f"{provider} is not connected.", hint=f"Connect it: GET /api/integrations/{provider}."
+        )
+    return _Call(agent=agent, tool=tool, connection=connection)
+
+
+def _provider_of(services: Services, tool: str) -> str:
+    """The integration that has the tool, by the manifests: no plugin is imported to say no."""
+    for listing in services.registry.listings():
+        manifest = listing.manifest if listing.status == "available" else None
+        if manifest is not None and any(facts.name == tool for facts in manifest.tools):
+            return manifest.id
+    raise NotFound(f"There is no tool {tool!r}.")
+
+
+async def _audit(
+    services: Services, principal: Principal, call: _Call, action: str, facts: dict[str, Any]
+) -> None:
+    """One entry. What is called outside is recorded before it is called."""
+    async with services.database.transaction() as tx:
+        await tx.audit.append(
+            principal.tenant_id,
+            action=action,
+            actor=principal.actor,
+            target=f"tool:{call.tool}",
+            agent_id=call.agent.id,
+            metadata={"provider": call.connection.provider, **facts},
+        )

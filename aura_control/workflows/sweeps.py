@@ -1,0 +1,142 @@
+"""Sweeps: what makes good, from time to time and at each start, what a crash left undone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from aura_control.db.models import Instance
+from aura_control.db.models import InstanceState as S
+from aura_control.services.enrolment import provision_id
+from aura_control.services.heartbeats import mark_silent
+from aura_control.workflows.destroy import DESTROY, destroy_id
+from aura_control.workflows.engine import Engine, WorkflowState
+from aura_control.workflows.machines import MachineSteps
+from aura_control.workflows.provision import PROVISION
+from aura_core.compute import Compute
+
+if TYPE_CHECKING:
+    from aura_control.composition import Services
+
+__all__ = ["Sweeper"]
+
+_log = structlog.get_logger(__name__)
+
+_UNDER_WAY = (S.REQUESTED, S.PROVISIONING, S.ENROLLING)
+_PREFIX = "aura-"
+
+
+class Sweeper:
+    """A background task: :meth:`run` until :meth:`close`."""
+
+    def __init__(
+        self,
+        *,
+        services: Services,
+        engine: Engine,
+        steps: MachineSteps,
+        computes: Mapping[str, Compute],
+        every: float,
+        grace: float,
+        orphans_every: float = 600.0,
+    ) -> None:
+        self._services = services
+        self._engine = engine
+        self._steps = steps
+        self._computes = computes
+        self._every = every
+        self._grace = grace
+        self._orphans_every = orphans_every
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Sweeps once at the start, and then at intervals."""
+        loop = asyncio.get_running_loop()
+        orphans_due = loop.time()
+        grace = 0.0
+        while not self._stop.is_set():
+            await self._contained("instances", self.restart_lost(grace=grace))
+            await self._contained("heartbeats", mark_silent(self._services))
+            if loop.time() >= orphans_due:
+                await self._contained("machines", self.remove_orphans())
+                orphans_due = loop.time() + self._orphans_every
+            grace = self._grace
+            try:
+                async with asyncio.timeout(self._every):
+                    await self._stop.wait()
+            except TimeoutError:
+                continue
+
+    def close(self) -> None:
+        """Ends :meth:`run` after the sweep at hand."""
+        self._stop.set()
+
+    async def restart_lost(self, *, grace: float) -> int:
+        """Instances on their way whose workflow was lost are given one; how many.
+
+        A row is committed before its workflow is started, so a crash in between leaves the row.
+        ``grace`` (seconds) leaves alone what was changed just now by another process.
+        """
+        async with self._services.database.reading() as tx:
+            before = tx.now - timedelta(seconds=grace) + timedelta(milliseconds=1)
+            due = await tx.instances.due(
+                states=(*_UNDER_WAY, S.DESTROYING), before=before, limit=1000
+            )
+        restarted = 0
+        for instance in due:
+            restarted += await self._restart(instance)
+        return restarted
+
+    async def _restart(self, instance: Instance) -> bool:
+        who = (instance.tenant_id, instance.id)
+        if instance.state is S.DESTROYING:
+            workflow_id = destroy_id(instance.id)
+            state = await self._engine.status(workflow_id)
+            if state is WorkflowState.PENDING:
+                return False
+            if state is not None:
+                # An id runs once. One that was cancelled gets a successor.
+                workflow_id += f"-{int(instance.updated_at.timestamp() * 1000)}"
+            await self._engine.start(DESTROY, workflow_id, *who, "system")
+            return True
+        state = await self._engine.status(provision_id(instance.id))
+        if state is WorkflowState.PENDING:
+            return False
+        if state is None:
+            await self._engine.start(PROVISION, provision_id(instance.id), *who)
+            return True
+        # It ended without saying so, which no step does: somebody cancelled it by hand. The next
+        # sweep of orphans takes the machine.
+        await self._steps.fail(*who, "Its provisioning was cancelled.")
+        return True
+
+    async def remove_orphans(self) -> int:
+        """Machines whose instance failed or is gone are destroyed; how many.
+
+        Computes answer with machines of ours only. One whose instance is unknown is left and
+        logged: it may belong to a database that this one is an old copy of.
+        """
+        removed = 0
+        for compute in self._computes.values():
+            for machine in await compute.machines():
+                instance = await self._instance(machine.name)
+                if instance is None:
+                    _log.warning("machine_unknown", machine=machine.name)
+                elif instance.state in (S.FAILED, S.DESTROYED):
+                    outcome = await self._steps.remove(instance.tenant_id, instance.id)
+                    removed += bool(outcome["ok"])
+        return removed
+
+    async def _instance(self, machine_name: str) -> Instance | None:
+        async with self._services.database.reading() as tx:
+            return await tx.instances.by_id_for_vm(machine_name.removeprefix(_PREFIX))
+
+    async def _contained(self, what: str, sweep: Awaitable[Any]) -> None:
+        try:
+            await sweep
+        except Exception:  # noqa: BLE001 - the next sweep should come all the same
+            _log.exception("sweep_broke", sweep=what)

@@ -1,0 +1,31 @@
+"""Calls to providers: the client, bounded answers, and the ``api`` that tools get."""
+
+from __future__ import annotations
+
+from aura_core.api._bound import BoundApi
+from aura_core.api._http import MAX_ANSWER, USER_AGENT, Reply, fetch, http_client
+from aura_core.api._outcomes import (
+    document,
+    error_in_success,
+    explain,
+    failure,
+    is_rate_limited,
+    redact,
+    retry_after,
+)
+
+__all__ = [
+    "MAX_ANSWER",
+    "USER_AGENT",
+    "BoundApi",
+    "Reply",
+    "document",
+    "error_in_success",
+    "explain",
+    "failure",
+    "fetch",
+    "http_client",
+    "is_rate_limited",
+    "redact",
+    "retry_after",
+]

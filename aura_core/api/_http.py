@@ -1,0 +1,114 @@
+"""HTTP towards providers: one client's settings, and one call whose answer is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import httpx
+
+import aura_core
+from aura_core.errors import ProviderRejected, ProviderUnavailable
+from aura_core.tools import ApiAnswer
+
+__all__ = ["MAX_ANSWER", "USER_AGENT", "Reply", "fetch", "http_client"]
+
+MAX_ANSWER = 1024 * 1024
+"""Bytes that the answer of a token endpoint or a verification call may have."""
+USER_AGENT = f"aura/{aura_core.__version__}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply(ApiAnswer):
+    """A provider's answer with the cookies it set (some log in by cookie)."""
+
+    cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def http_client(
+    *, timeout: float = 20.0, transport: httpx.AsyncBaseTransport | None = None
+) -> httpx.AsyncClient:
+    """The client that all calls to providers share. ``timeout`` (seconds) is for each read.
+
+    It follows no redirect, because a redirect would carry a credential to a host that nobody
+    checked; takes no proxy from the environment; and keeps no cookies, because one user's session
+    must not travel in the next user's call.
+    """
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
+        follow_redirects=False,
+        trust_env=False,
+        cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
+        headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"},
+        limits=httpx.Limits(max_connections=200, max_keepalive_connections=40),
+        transport=transport,
+    )
+
+
+async def fetch(
+    http: httpx.AsyncClient,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    content: bytes | None = None,
+    limit: int = MAX_ANSWER,
+    deadline: float = 60.0,
+) -> Reply:
+    """One call and its whole answer, of at most ``limit`` bytes, within ``deadline`` seconds.
+
+    Raises :class:`ProviderUnavailable` for a call without an answer and :class:`ProviderRejected`
+    for one that is too large. Messages name the host only: the rest of a URL can be secret.
+    """
+    request = http.build_request(method, url, headers=dict(headers or {}), content=content)
+    host = request.url.host
+    try:
+        async with asyncio.timeout(deadline):
+            response = await http.send(request, stream=True)
+            try:
+                body = await _bounded(response, limit)
+            finally:
+                await response.aclose()
+    except TimeoutError:
+        raise ProviderUnavailable(f"{host} did not answer within {deadline:g} seconds.") from None
+    except httpx.HTTPError as error:
+        raise ProviderUnavailable(f"{host} did not answer: {type(error).__name__}.") from None
+    return Reply(
+        status=response.status_code,
+        headers={name.lower(): value for name, value in response.headers.items()},
+        body=body,
+        cookies=dict(response.cookies),
+    )
+
+
+async def _bounded(response: httpx.Response, limit: int) -> bytes:
+    if response.is_stream_consumed:  # an answer that a test or a cache holds in memory
+        return _checked(response.content, limit)
+    raw = bytearray()
+    async for chunk in response.aiter_raw():
+        raw += chunk
+        if len(raw) > limit:
+            break
+    encoding = response.headers.get("content-encoding", "identity").lower()
+    if encoding in ("gzip", "x-gzip", "deflate"):
+        return _checked(_inflate(bytes(raw), limit), limit)
+    if encoding not in ("identity", ""):
+        raise ProviderRejected(f"The provider answered in the encoding {encoding[:20]!r}.")
+    return _checked(bytes(raw), limit)
+
+
+def _inflate(raw: bytes, limit: int) -> bytes:
+    """Decompress to one byte past the limit and no further: a small answer can unpack to a lot."""
+    try:
+        return zlib.decompressobj(wbits=47).decompress(raw, limit + 1)
+    except zlib.error:
+        raise ProviderUnavailable("The provider's answer is damaged.") from None
+
+
+def _checked(body: bytes, limit: int) -> bytes:
+    if len(body) > limit:
+        raise ProviderRejected(f"The provider's answer is larger than {limit} bytes.")
+    return body

@@ -1,0 +1,186 @@
+"""What an answer means: the provider's errors as ours, in its own words and without secrets."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from pydantic import SecretStr
+
+from aura_core.errors import (
+    AuraError,
+    ProviderRejected,
+    ProviderUnavailable,
+    RateLimited,
+    ReauthorizationRequired,
+)
+from aura_core.manifest import ErrorInSuccess, RateLimit, read_path
+from aura_core.tools import ApiAnswer
+
+__all__ = [
+    "document",
+    "error_in_success",
+    "explain",
+    "failure",
+    "is_rate_limited",
+    "redact",
+    "retry_after",
+]
+
+_MESSAGES = ("error_description", "error.message", "message", "errors[0].message", "detail",
+             "error.description", "description", "title", "error_message", "msg",
+             "error")  # fmt: skip
+_CODES = ("error.code", "error.status", "error", "code", "errors[0].code", "[0].errorCode", "type")
+_WORDS = 300
+_STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(?:Z|[+-][0-9]{2}:?[0-9]{2})?")
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_LONGEST_WAIT = 86400.0
+_DEFAULT_WAIT = 1.0
+
+
+def document(answer: ApiAnswer) -> Any:
+    """The body as JSON, or ``None`` where it is none."""
+    try:
+        return json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def redact(text: str, secrets: Iterable[SecretStr]) -> str:
+    """The text with every secret (as it is, and as URLs and JSON spell it) replaced, printable
+    characters only, and short: providers quote what was sent to them."""
+    for secret in secrets:
+        value = secret.get_secret_value()
+        for spelling in {value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1]}:
+            if len(spelling) >= 4:
+                text = text.replace(spelling, "***")
+    plain = "".join(c if c.isprintable() else " " for c in text).strip()
+    return plain if len(plain) <= _WORDS else plain[:_WORDS] + "..."
+
+
+def explain(answer: ApiAnswer, secrets: Iterable[SecretStr]) -> tuple[str | None, str]:
+    """The provider's error code and its words, as far as it says any."""
+    told = document(answer)
+    hidden = tuple(secrets)
+    code = next((c for path in _CODES if isinstance(c := read_path(told, path), str | int)), None)
+    for path in _MESSAGES:
+        words = read_path(told, path)
+        if isinstance(words, str) and words.strip():
+            return _text(code, hidden), redact(words, hidden)
+    return _text(code, hidden), ""
+
+
+def _text(code: str | int | None, secrets: Iterable[SecretStr]) -> str | None:
+    return None if code is None else redact(str(code), secrets)
+
+
+def error_in_success(told: Any, declared: ErrorInSuccess | None) -> tuple[str | None, str] | None:
+    """The code and the words of an error that came with a success status, or ``None``."""
+    if declared is None:
+        return None
+    found = read_path(told, declared.path)
+    if (found is None) if declared.ok is None else _same(found, declared.ok):
+        return None
+    code = read_path(told, declared.code_path) if declared.code_path else found
+    words = read_path(told, declared.message_path) if declared.message_path else None
+    return (
+        str(code) if isinstance(code, str | int) else None,
+        words if isinstance(words, str) else "",
+    )
+
+
+def _same(found: Any, wanted: str | bool | int) -> bool:
+    # True == 1 in Python; a provider's {"ok": 1} is not its {"ok": true}.
+    return type(found) is type(wanted) and bool(found == wanted)
+
+
+def failure(
+    answer: ApiAnswer,
+    *,
+    name: str,
+    rate_limit: RateLimit,
+    secrets: Iterable[SecretStr] = (),
+    now: datetime,
+) -> AuraError | None:
+    """The error that an answer of an API call means, or ``None`` below status 300."""
+    if answer.status < 300:
+        return None
+    hidden = tuple(secrets)
+    if is_rate_limited(answer, rate_limit):
+        wait = retry_after(answer, rate_limit, now=now)
+        return RateLimited(
+            f"{name} asks to slow down.", retry_after=_DEFAULT_WAIT if wait is None else wait
+        )
+    code, words = explain(answer, hidden)
+    said = f": {words}" if words else "."
+    if answer.status == 401:
+        return ReauthorizationRequired(
+            f"{name} does not accept the credential{said}", hint="Connect the account again."
+        )
+    if answer.status == 408 or answer.status >= 500:
+        return ProviderUnavailable(f"{name} failed with status {answer.status}{said}")
+    if answer.status < 400:
+        return ProviderRejected(
+            f"{name} answered with a redirect, which is not followed.", status=answer.status
+        )
+    return ProviderRejected(
+        f"{name} refused the request with status {answer.status}{said}",
+        status=answer.status,
+        code=code,
+    )
+
+
+def is_rate_limited(answer: ApiAnswer, facts: RateLimit) -> bool:
+    """Whether the provider asks to slow down. A status that means other things too (403) needs
+    evidence: a declared code, nothing remaining, or a time to come back."""
+    if answer.status not in facts.statuses:
+        return False
+    if answer.status == 429:
+        return True
+    if facts.code_path is not None:
+        found = read_path(document(answer), facts.code_path)
+        if str(found) in facts.codes:
+            return True
+    if facts.remaining_header and answer.headers.get(facts.remaining_header.lower()) == "0":
+        return True
+    return bool(facts.retry_after_header and answer.headers.get(facts.retry_after_header.lower()))
+
+
+def retry_after(answer: ApiAnswer, facts: RateLimit, *, now: datetime) -> float | None:
+    """Seconds to wait as the provider says them (RFC 9110 §10.2.3, manifest), or ``None``."""
+    header = facts.retry_after_header and answer.headers.get(facts.retry_after_header.lower())
+    wait = _moment(header, "delta_seconds", now) if header else None
+    if wait is None and facts.reset_header:
+        said = answer.headers.get(facts.reset_header.lower())
+        wait = _moment(said, facts.reset_kind, now) if said else None
+    if wait is None and facts.hint_path:
+        said = read_path(document(answer), facts.hint_path)
+        wait = _hint(str(said), now) if said is not None else None
+    return None if wait is None else min(max(wait, 0.0), _LONGEST_WAIT)
+
+
+def _moment(text: str, kind: str, now: datetime) -> float | None:
+    text = text.strip()
+    if _NUMBER.fullmatch(text):
+        number = float(text)
+        if kind == "epoch_seconds":
+            return number - now.timestamp()
+        return number / 1000 - now.timestamp() if kind == "epoch_milliseconds" else number
+    try:
+        moment = parsedate_to_datetime(text) if "," in text else datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now.timestamp()
+
+
+def _hint(text: str, now: datetime) -> float | None:
+    stamp = _STAMP.search(text)
+    if stamp is not None:
+        return _moment(stamp[0], "iso8601", now)
+    number = _NUMBER.search(text)
+    return float(number[0]) if number else None

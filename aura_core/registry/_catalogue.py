@@ -1,0 +1,154 @@
+"""Reading every manifest once: what is healthy, and what is quarantined and why."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import aura_core
+from aura_core.errors import ConfigurationError, ManifestError, PluginError
+from aura_core.manifest import Manifest, is_loopback, load_manifest
+from aura_core.registry._sources import Source
+
+__all__ = ["Entry", "Listing", "read", "relocate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """One line of the catalogue. ``manifest`` is ``None`` when there is none that can be read;
+    ``reason`` says why it is not available, in a sentence for the operator."""
+
+    id: str
+    manifest: Manifest | None
+    distribution: str
+    status: Literal["available", "coming_soon", "quarantined"]
+    reason: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.id if self.manifest is None else self.manifest.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A healthy manifest and where it comes from."""
+
+    manifest: Manifest
+    source: Source
+
+
+def read(
+    sources: Iterable[Source], *, allow_loopback_http: bool
+) -> tuple[dict[str, Entry], list[Listing]]:
+    """Healthy entries by id, and listings of all that is not.
+
+    Of two manifests with the same id neither is used: whichever won, an installed package could
+    take over the credentials of another by naming itself like it.
+    """
+    found: dict[str, list[Entry]] = {}
+    broken: list[Listing] = []
+    seen: set[Path] = set()
+    for source in sources:
+        if source.fault is not None:
+            broken.append(_quarantined(source.name, source, source.fault))
+        for path in source.files:
+            if path.resolve() in seen:
+                continue
+            seen.add(path.resolve())
+            try:
+                manifest = _load(path, source, allow_loopback_http)
+            except (ManifestError, PluginError) as error:
+                broken.append(_quarantined(_guess_id(path), source, str(error)))
+            else:
+                found.setdefault(manifest.id, []).append(Entry(manifest=manifest, source=source))
+    healthy = {name: entries[0] for name, entries in found.items() if len(entries) == 1}
+    broken += [_duplicate(entries) for entries in found.values() if len(entries) > 1]
+    return healthy, broken
+
+
+def relocate(entries: Mapping[str, Entry], relocations: Mapping[str, str]) -> dict[str, Entry]:
+    """Entries with the relocated ones replaced. Raises :class:`ConfigurationError`.
+
+    A relocated integration sends its credentials to another origin, so only this machine's own
+    loopback is accepted: a typo in a setting must not hand tokens to a stranger.
+    """
+    result = dict(entries)
+    for name, origin in relocations.items():
+        if name not in entries:
+            near = difflib.get_close_matches(name, entries, n=1)
+            raise ConfigurationError(
+                f"A twin is set for {name!r}, which is no integration here.",
+                hint=f"Did you mean {near[0]!r}?" if near else None,
+            )
+        parts = urlsplit(origin)
+        if parts.scheme != "http" or not is_loopback(parts.hostname or "") or "@" in parts.netloc:
+            raise ConfigurationError(
+                f"The twin of {name!r} is not on loopback.",
+                hint="Only http://127.0.0.1:PORT and the like can stand in for a provider.",
+            )
+        result[name] = replace(entries[name], manifest=entries[name].manifest.relocated(origin))
+    return result
+
+
+def _load(path: Path, source: Source, allow_loopback_http: bool) -> Manifest:
+    manifest = load_manifest(path, allow_loopback_http=allow_loopback_http)
+    if _version(manifest.minimum_core) > _version(aura_core.__version__):
+        raise ManifestError(
+            source=str(path),
+            key="minimum_core",
+            reason=f"needs Aura {manifest.minimum_core}; this is {aura_core.__version__}",
+            hint="Upgrade Aura.",
+        )
+    if manifest.tools_module is None:
+        return manifest
+    if source.module is None:
+        raise ManifestError(
+            source=str(path), key="tools_module", reason="needs a plugin: this folder holds no code"
+        )
+    package = source.module.split(".")[0]
+    if manifest.tools_module.split(".")[0] != package:
+        raise ManifestError(
+            source=str(path), key="tools_module", reason=f"lies outside the plugin ({package})"
+        )
+    return manifest
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return (*(int(part) for part in text.split(".")[:3]), 0, 0)[:3]
+
+
+def _guess_id(path: Path) -> str:
+    """What a manifest that does not load calls itself, or what its file is called."""
+    try:
+        said = tomllib.loads(path.read_bytes().decode()).get("id")
+    except (OSError, ValueError):
+        said = None
+    if isinstance(said, str) and said.isidentifier():
+        return said
+    return path.parent.name if path.name == "manifest.toml" else path.stem
+
+
+def _quarantined(name: str, source: Source, reason: str) -> Listing:
+    return Listing(
+        id=name,
+        manifest=None,
+        distribution=source.distribution,
+        status="quarantined",
+        reason=reason,
+    )
+
+
+def _duplicate(entries: list[Entry]) -> Listing:
+    names = " and ".join(entry.source.distribution for entry in entries)
+    return Listing(
+        id=entries[0].manifest.id,
+        manifest=entries[0].manifest,
+        distribution=names,
+        status="quarantined",
+        reason=f"{entries[0].manifest.id} is offered by {names}: uninstall all but one.",
+    )
