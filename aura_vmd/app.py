@@ -88,8 +88,11 @@ class Daemon:
         self._enrolled: Enrolled | None = None
         self._sync: Sync | None = None
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serve until ``stop``. Raises :class:`ConfigurationError` when it cannot begin."""
+    async def run(self, stop: asyncio.Event, *, ready: asyncio.Event | None = None) -> None:
+        """Serve until ``stop``; ``ready`` is set once it listens.
+
+        Raises :class:`ConfigurationError` when it cannot begin.
+        """
         self._enrolled = load_enrolment(self._settings, self._keys)
         await asyncio.to_thread(self._load)
         async with AsyncExitStack() as stack:
@@ -107,6 +110,8 @@ class Daemon:
             work = asyncio.create_task(self._work(control))
             stopped = asyncio.create_task(stop.wait())
             self._notifier.say("READY=1")
+            if ready is not None:
+                ready.set()
             _log.info("ready, aura-vmd %s", __version__)
             try:
                 await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)

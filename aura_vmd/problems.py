@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import traceback
@@ -74,8 +75,8 @@ def problem_response(error: BaseException) -> web.Response:
         headers["WWW-Authenticate"] = 'Bearer realm="aura"'
     if isinstance(error, errors.RateLimited):
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
-    response = web.json_response(
-        document,
+    response = web.Response(
+        body=json.dumps(document).encode(),
         status=document["status"],
         headers=headers,
         content_type="application/problem+json",

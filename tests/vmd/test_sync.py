@@ -1,0 +1,126 @@
+"""Level-triggered delivery against a control plane that comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from aura_core.wire import parse_push, push_digest
+from tests.vmd.harness import (
+    GATEWAY_TOKEN,
+    TOKEN,
+    Control,
+    Machine,
+    Provider,
+    binding,
+    credential,
+    enrolled,
+    policy,
+    running,
+    skill,
+    until,
+)
+from tests.vmd.test_broker import ask
+
+
+async def test_a_new_machine_pulls_what_it_lacks_and_acknowledges_it(
+    root: Path, control: Control, provider: Provider
+) -> None:
+    async with enrolled(root, control) as machine:
+        wanted = {
+            "c-1": control.want("c-1", credential(binding(provider.url)), revision=3),
+            "policy": control.want("policy", policy("email:read"), revision=4),
+            "skill:mail-skill": control.want("skill:mail-skill", skill()[0], revision=5),
+        }
+        await until(lambda: len(control.acked) == 3, changed=control.changed)
+        assert control.acked == {
+            subject: (parse_push(raw).header.revision, push_digest(raw))
+            for subject, raw in wanted.items()
+        }
+        assert (await ask(machine, "/v1/mailer/mail/1"))[0] == 200
+        seen = len(control.heartbeats)
+        await until(lambda: len(control.heartbeats) > seen, changed=control.changed)
+        assert control.heartbeats[-1]["revisions"] == {
+            "c-1": 3,
+            "policy": 4,
+            "skill:mail-skill": 5,
+        }
+
+
+async def test_a_message_that_cannot_be_used_does_not_hold_up_the_others(
+    root: Path, control: Control
+) -> None:
+    async with enrolled(root, control):
+        control.want("c-bad", b"not json", revision=1)
+        control.want("policy", policy("email:read"), revision=1)
+        await until(lambda: "policy" in control.acked, changed=control.changed)
+        assert "c-bad" not in control.acked
+
+
+async def test_without_its_control_plane_the_machine_goes_on(
+    root: Path, control: Control, provider: Provider
+) -> None:
+    async with enrolled(root, control) as machine:
+        await machine.deliver("c-1", credential(binding(provider.url)))
+        await machine.deliver("policy", policy("email:read"))
+    control.down = True
+    async with running(root, control) as machine:
+        assert (await ask(machine, "/v1/mailer/mail/1"))[0] == 200
+        await machine.push("policy", control.seal("policy", policy(), revision=2**52))
+        control.down = False
+        seen = len(control.heartbeats)
+        await until(lambda: len(control.heartbeats) > seen, changed=control.changed)
+        assert control.heartbeats[-1]["revisions"]["policy"] == 2**52
+
+
+async def test_an_acknowledgement_that_was_lost_is_handed_in_again(
+    root: Path, control: Control
+) -> None:
+    control.acks_to_lose = 1
+    async with enrolled(root, control):
+        message = control.want("policy", policy("email:read"), revision=9)
+        await until(lambda: "policy" in control.acked, changed=control.changed)
+    assert control.acks_to_lose == 0
+    assert control.acked["policy"] == (9, push_digest(message))
+
+
+async def test_health_without_the_token_is_one_word(connected: Machine) -> None:
+    assert await connected.health() == (200, {"status": "ok"})
+    status, document = await connected.health(bearer="wrong")
+    assert (status, document["type"]) == (401, "urn:aura:problem:bearer-rejected")
+
+
+async def test_health_with_the_token_is_everything_but_secrets(connected: Machine) -> None:
+    status, report = await connected.health(bearer=GATEWAY_TOKEN)
+    assert status == 200
+    assert len(report["load"]) == 3
+    assert 0 < report["memory"]["available"] < report["memory"]["total"]
+    assert 0 < report["disk"]["free"] < report["disk"]["total"]
+    assert report["credentials"]["mailer"]["state"] == "usable"
+    assert report["runtime"] == {"ready": True, "detail": {}}
+    assert report["uptime_seconds"] >= 0
+    assert {"version", "python", "skills", "store"} <= report.keys()
+    assert TOKEN not in str(report)
+
+
+async def test_the_runtimes_word_is_in_the_heartbeat(root: Path, control: Control) -> None:
+    said = b'{"ready": true, "routines": {"a": {"runs": 3}}}'
+
+    async def runtime(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"GET /readyz ")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said)
+        await writer.drain()
+        writer.close()
+
+    readiness = {"socket": "/run/agent/runtime.sock", "path": "/readyz"}
+    async with enrolled(root, control, runtime={"readiness": readiness}):
+        assert control.heartbeats[-1]["health"]["runtime"]["ready"] is False
+        server = await asyncio.start_unix_server(runtime, root / "run/agent/runtime.sock")
+        async with server:
+            await until(
+                lambda: control.heartbeats[-1]["health"]["runtime"]["ready"],
+                changed=control.changed,
+            )
+        detail = control.heartbeats[-1]["health"]["runtime"]["detail"]
+        assert detail["routines"] == {"a": {"runs": 3}}
