@@ -51,7 +51,7 @@ def compose(plan: Plan) -> Composed:
     when the rest does not fit even without the skills' folders; the message says what is large.
     """
     check_claims(plan)
-    files = machine_files(plan, with_archive=False)
+    files = machine_files(plan)
     bare = _encode(_cloud_config(plan, files))
     if _length(bare) > MAX_USER_DATA:
         raise _too_large(files, _length(bare))
@@ -109,13 +109,12 @@ def _length(raw: bytes) -> int:
 
 
 def _fit(
-    plan: Plan, bare_files: Sequence[Mapping[str, Any]], bare: bytes
+    plan: Plan, files: Sequence[Mapping[str, Any]], bare: bytes
 ) -> tuple[list[VmSkillManifest], dict[str, Any], bytes]:
     """The skills that go along: small ones first, so that most of them do; then by name.
 
     No skill that is left out would still fit, which callers may count on.
     """
-    files = machine_files(plan, with_archive=True)
 
     def attempt(skills: Sequence[VmSkillManifest]) -> tuple[dict[str, Any], bytes] | None:
         config = _cloud_config(plan, [*files, archive_file(pack_skills(skills))])
@@ -129,7 +128,7 @@ def _fit(
             chosen = [*chosen, skill]
     best = attempt(chosen) if chosen else None
     if best is None:
-        return [], _cloud_config(plan, bare_files), bare
+        return [], _cloud_config(plan, files), bare
     return chosen, *best
 
 

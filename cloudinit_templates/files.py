@@ -23,15 +23,15 @@ __all__ = ["archive_file", "machine_files"]
 _OWN_UNITS = ("aura-firewall.service", "aura-vmd.service", "aura-enrolled.path")
 
 
-def machine_files(plan: Plan, *, with_archive: bool) -> list[dict[str, Any]]:
-    """All files but the skills' archive; ``with_archive`` says whether that one comes along.
+def machine_files(plan: Plan) -> list[dict[str, Any]]:
+    """All files but the skills' archive.
 
     Raises :class:`aura_core.errors.InvalidInput` for a unit that may not be.
     """
     units = _agent_units(plan)
     return [
         *_daemon_files(plan),
-        *_system_files(plan, units, with_archive=with_archive),
+        *_system_files(plan, units),
         *(_file(f"{layout.UNITS}/{unit.name}", unit.text) for unit in units),
         *(_agent_file(file) for file in plan.runtime.write_files),
         *(
@@ -44,7 +44,7 @@ def machine_files(plan: Plan, *, with_archive: bool) -> list[dict[str, Any]]:
 
 
 def archive_file(archive: bytes) -> dict[str, Any]:
-    """The skills' folders as one file: the daemon's, because it unpacks and later changes them."""
+    """The skills' folders as one file, which the daemon unpacks: minimal images lack ``xz``."""
     return {
         **_file(layout.SKILLS_ARCHIVE, base64.b64encode(archive).decode(), mode="0600"),
         "encoding": "b64",
@@ -126,14 +126,11 @@ def _route(route: VmCaddyRoute) -> _Route:
     )
 
 
-def _system_files(
-    plan: Plan, units: Sequence[AgentUnit], *, with_archive: bool
-) -> Iterator[dict[str, Any]]:
+def _system_files(plan: Plan, units: Sequence[AgentUnit]) -> Iterator[dict[str, Any]]:
     ipv4, ipv6 = layout.METADATA_ADDRESSES
     archive = plan.daemon if isinstance(plan.daemon, DaemonArchive) else None
     values: dict[str, object] = {
         "agent_id": plan.agent_id,
-        "archive": layout.SKILLS_ARCHIVE if with_archive else None,
         "caddyfile": layout.CADDYFILE,
         "daemon": f"{layout.DAEMON_HOST}:{layout.DAEMON_PORT}",
         "home": layout.AGENT_HOME,

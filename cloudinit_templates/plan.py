@@ -37,6 +37,7 @@ _SITE = re.compile(
 _LABELS = re.compile(
     r"\A([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\Z"
 )
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _TOKEN = re.compile(r"\A[A-Za-z0-9_-]{20,128}\Z")
 
 
@@ -84,8 +85,12 @@ class Plan(_Value):
 
     @field_validator("control_url")
     @classmethod
-    def _plain(cls, url: str) -> str:
-        return _checked_url(url)
+    def _private(cls, url: str) -> str:
+        # The join token goes there, so plain http is for the same machine only.
+        parts = urlsplit(_checked_url(url))
+        if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            raise ValueError("is not an https address (http is for loopback only)")
+        return url
 
     @field_validator("join_token")
     @classmethod

@@ -163,6 +163,26 @@ def test_the_daemon_is_told_where_and_whom_to_trust() -> None:
     assert settings["agent_user"] == "agent"
 
 
+@pytest.mark.parametrize(
+    ("url", "accepted"),
+    [
+        ("http://127.0.0.1:8700", True),
+        ("http://[::1]:8700", True),
+        ("http://control.example.org", False),
+        ("https://control.example.org/aura", True),
+        ("https://user@control.example.org", False),
+        ("https://control.example.org:99999", False),
+        ("ftp://control.example.org", False),
+    ],
+)
+def test_the_join_token_travels_by_tls_or_not_at_all(url: str, accepted: bool) -> None:
+    if accepted:
+        assert plan(control_url=url).control_url == url
+    else:
+        with pytest.raises(ValidationError):
+            plan(control_url=url)
+
+
 def test_a_site_without_tls_is_warned_of() -> None:
     assert any("without TLS" in warning for warning in compose(plan(site=":80")).warnings)
     assert compose(plan()).warnings == ()

@@ -66,7 +66,7 @@ FAULTS: dict[str, Callable[[Config], None]] = {
         "/etc/aura/Caddyfile", "\t\trespond 404\n\t}\n}", "\t\trespond 404\n\t}\n"
     ),
     "web server's directive": edit("/etc/aura/Caddyfile", "respond 404", "answer 404"),
-    "unit's directive": edit(f"{UNITS}aura-vmd.service", "RestartSec=2", "RestartSecs=2"),
+    "unit's directive": edit(f"{UNITS}aura-vmd.service", "RestartSec=1", "RestartSecs=1"),
     "unit's dependency": edit(f"{UNITS}aura-firewall.service", "Type=oneshot", "Type=onceshot"),
     "daemon unconfined": edit(f"{UNITS}aura-vmd.service", "ProtectSystem=strict\n", ""),
     "daemon as root": edit(f"{UNITS}aura-vmd.service", "User=aura", "User=root"),
