@@ -65,7 +65,8 @@ class VmWriteFile(_Value):
     @field_validator("path")
     @classmethod
     def _inside(cls, path: str) -> str:
-        if path != posixpath.normpath(path) or path.startswith("..") or "\\" in path:
+        plain = path == posixpath.normpath(path) and path != "."
+        if not plain or path.startswith("..") or "\\" in path:
             raise ValueError("is not a plain path")
         if path.startswith("/") and not path.startswith(_OPEN_ROOTS):
             raise ValueError(f"lies outside {' and '.join(_OPEN_ROOTS)}")
