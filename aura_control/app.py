@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import httpx
-from aura_core.api import http_client
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -23,7 +22,7 @@ from aura_control.composition import Services
 from aura_control.db.columns import utc_now
 from aura_control.db.connection import Connection
 from aura_control.db.engine import Database, open_engine
-from aura_control.db.schema import head, version
+from aura_control.db.schema import require_current_schema
 from aura_control.metrics import Metrics
 from aura_control.middleware import Observed
 from aura_control.ports import Clock, Locks
@@ -38,7 +37,8 @@ from aura_control.services.watching import Watchers
 from aura_control.settings import Settings
 from aura_control.web.pages import Pages
 from aura_control.workflows.operation import Waits, compose_operation
-from aura_core.errors import AuraError, ConfigurationError
+from aura_core.api import http_client
+from aura_core.errors import AuraError
 from aura_core.manifest import OAuth2Auth
 from aura_core.registry import Registry
 
@@ -51,6 +51,8 @@ class Outside:
 
     http: Callable[[], httpx.AsyncClient] = http_client
     """Makes the client for providers."""
+    machines: Callable[[], VmdClient] = VmdClient
+    """Makes the client for machines' daemons."""
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     clock: Clock = utc_now
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -94,7 +96,7 @@ def create_app(
 async def _services(
     *, settings: Settings, registry: Registry, vault: Vault, metrics: Metrics, outside: Outside
 ) -> AsyncIterator[Services]:
-    await _require_schema(settings)
+    await require_current_schema(settings.database)
     async with AsyncExitStack() as stack:
         events = Watchers()
         database = Database.open(
@@ -108,14 +110,14 @@ async def _services(
         clients = RegisteredClients(outside.environment)
         providers = Providers(registry=registry, http=http, clients=clients, clock=outside.clock)
         locks = await _locks(settings, database, stack)
-        machines = VmdClient()
+        machines = outside.machines()
         stack.push_async_callback(machines.aclose)
         operation = compose_operation(
             settings=settings,
             database=database,
             vault=vault,
             registry=registry,
-            http=http,
+            providers=providers,
             machines=machines,
             clock=outside.clock,
             waits=outside.waits,
@@ -189,15 +191,6 @@ async def _background(
         await task
 
     stack.push_async_callback(end)
-
-
-async def _require_schema(settings: Settings) -> None:
-    found = await version(settings.database)
-    if found != head():
-        raise ConfigurationError(
-            f"The database has the schema {found or 'of nothing'}, and this Aura needs {head()}.",
-            hint="Run 'aura up' once, or migrate it.",
-        )
 
 
 async def _locks(settings: Settings, database: Database, stack: AsyncExitStack) -> Locks:

@@ -82,7 +82,7 @@ def _write_secret(path: Path, content: bytes) -> None:
 
 
 def load_vault(settings: Settings) -> Vault:
-    """The keys from the environment or the files. Raises ConfigurationError naming what is missing."""
+    """The keys from environment or files. Raises ConfigurationError naming what is missing."""
     if settings.master_keys is not None:
         text = settings.master_keys.get_secret_value()
     else:

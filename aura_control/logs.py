@@ -14,9 +14,8 @@ from typing import Any, TextIO
 
 import structlog
 from pydantic import SecretBytes, SecretStr
-from structlog.typing import Processor
 
-__all__ = ["configure_logs", "mask"]
+__all__ = ["configure_logs", "get_logger", "mask"]
 
 _HIDDEN = "***"
 
@@ -60,32 +59,45 @@ def mask(value: Any) -> Any:
 def _masked(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    return {name: value if name == "timestamp" else mask({name: value})[name]
+    return {name: value if name in ("timestamp", "exc_info") else mask({name: value})[name]
             for name, value in event.items()}  # fmt: skip
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger whose events are masked whoever prints them.
+
+    It does not depend on :func:`configure_logs`: structlog's own default prints the local variables
+    of every frame of a traceback, tokens among them.
+    """
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            _masked,
+            structlog.stdlib.render_to_log_kwargs,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        context_class=dict,
+    )
+    return logger
 
 
 def configure_logs(level: str, *, stream: TextIO | None = None) -> None:
     """Sets this process's logging up; called by programs, never by a library.
 
-    Libraries' own records go the same way. HTTP clients log URLs, which may hold codes and keys in
-    their query: they are heard from warnings on.
+    HTTP clients log URLs, which may hold codes and keys in their query: they are heard from
+    warnings on.
     """
     number = logging.getLevelNamesMapping()[level.upper()]
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=False,
-    )
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.ExtraAdder(),
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+            ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,

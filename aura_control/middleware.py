@@ -10,12 +10,13 @@ import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aura_control.logs import get_logger
 from aura_control.metrics import Metrics
 from aura_control.problems import problem_response
 
 __all__ = ["Observed"]
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}", re.ASCII)
 

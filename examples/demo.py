@@ -7,6 +7,7 @@ nothing is left running. Run it with `make demo`; it exits 0, or 1 naming the st
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -87,7 +88,9 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def program(name: str, command: list[str], home: Path, **environment: str) -> Iterator[dict[str, Any]]:
+def program(
+    name: str, command: list[str], home: Path, **environment: str
+) -> Iterator[dict[str, Any]]:
     """A program for as long as the block runs; its first document on standard output is yielded."""
     log = (home / f"{name}.log").open("wb")
     process = subprocess.Popen(
@@ -138,7 +141,8 @@ def connect(story: Story) -> None:
     with httpx.Client(follow_redirects=True, timeout=30) as browser:
         consent = browser.get(link["url"])
         say(f"the consent page came from {consent.url.host}:{consent.url.port}: the twin")
-        done = browser.post(*_allow(consent))
+        target, fields = _allow(consent)
+        done = browser.post(target, data=fields)
     if done.status_code != 200:
         raise StepFailed(f"the callback answered {done.status_code}: {done.text[:300]}")
     rows = story.call("GET", "/api/integrations")["integrations"]
@@ -147,19 +151,14 @@ def connect(story: Story) -> None:
     say(f"granted: {', '.join(s.rsplit('/', 1)[-1] for s in story.connection['scopes'])}")
 
 
-def _allow(page: httpx.Response) -> tuple[str, Any]:
-    """What the browser sends when a person clicks "Allow"."""
+def _allow(page: httpx.Response) -> tuple[str, dict[str, str]]:
+    """Where and what the browser sends when a person clicks "Allow"."""
     form = re.search(r'<form[^>]*action="([^"]*)"', page.text)
     if page.status_code != 200 or form is None:
         raise StepFailed(f"no consent page: {page.status_code} {page.text[:300]}")
-    import html
-
-    inputs = {
-        html.unescape(name): html.unescape(value)
-        for name, value in re.findall(r'<input[^>]*name="([^"]*)"[^>]*value="([^"]*)"', page.text)
-    }
+    fields = re.findall(r'<input[^>]*name="([^"]*)"[^>]*value="([^"]*)"', page.text)
     target = urljoin(str(page.url), html.unescape(form.group(1)))
-    return target, None if not inputs else None
+    return target, {html.unescape(name): html.unescape(value) for name, value in fields}
 
 
 def deploy(story: Story) -> None:
@@ -211,7 +210,9 @@ def delivered(story: Story) -> None:
         return rows if done else None
 
     for row in until("acknowledgement of every delivery", all_acknowledged):
-        what = "google's access token" if row["subject"] == story.connection["id"] else row["subject"]
+        what = (
+            "google's access token" if row["subject"] == story.connection["id"] else row["subject"]
+        )
         say(f"{what}: revision {row['acked_revision']} acknowledged at {row['acked_at'][11:23]}")
 
 
@@ -275,7 +276,8 @@ def health(story: Story) -> None:
     answer = story.call("GET", f"/api/agents/{story.agent_id}/health")
     seen = answer["health"]
     memory, disk = seen["memory"], seen["disk"]
-    say(f"load {seen['load'][0]:.2f}, runtime {'ready' if seen['runtime']['ready'] else 'not ready'}")
+    ready = "ready" if seen["runtime"]["ready"] else "not ready"
+    say(f"load {seen['load'][0]:.2f}, runtime {ready}")
     say(
         f"memory {memory['available'] / 2**30:.1f} of {memory['total'] / 2**30:.1f} GiB free,"
         f" disk {disk['free'] / 2**30:.1f} of {disk['total'] / 2**30:.1f} GiB free"
@@ -297,7 +299,8 @@ def disconnect(story: Story) -> None:
 
     receipt = until("wipe of the machine", wiped)
     for token in receipt["tokens"]:
-        say(f"{token['token']}: {token['outcome']} at the provider {token.get('detail', '')}".rstrip())
+        detail = token.get("detail") or ""
+        say(f"{token['token']}: {token['outcome']} at the provider {detail}".rstrip())
     for machine in receipt["machines"]:
         say(f"machine {machine['instance_id'][:8]}: wiped at {machine['acked_at']}")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from cloudinit_templates import Plan, compose as compose_plan
 from pydantic import SecretStr
 
 from aura_control.cli.output import Output
@@ -17,6 +16,8 @@ from aura_core.encoding import b64url
 from aura_core.errors import AuraError, InvalidInput
 from aura_core.runtime import AgentSpec
 from aura_core.wire import ControlKeys
+from cloudinit_templates import Plan
+from cloudinit_templates import compose as compose_plan
 
 
 def compose(
@@ -94,5 +95,3 @@ def _plan(providers: list[str], runtime: str | None, config: Path | None) -> Pla
         skills=tuple(skills),
         site=":80",
     )
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from aura_control.cli.output import ExitCode, Output
 from aura_control.cli.registry import open_registry
 from aura_control.settings import load_settings
 from aura_core.errors import AuraError
+from aura_core.registry import Listing
 
 app = typer.Typer(no_args_is_help=True, help="Integrations and the distributions they come from.")
 
@@ -23,34 +24,35 @@ def list_(as_json: Json = False) -> None:
     """List integrations without importing any of their code. Exits 1 if one is quarantined."""
     output = Output(as_json=as_json)
     listings = open_registry(load_settings()).listings()
-    rows = [
-        {
-            "id": entry.id,
-            "name": entry.manifest.name if entry.manifest else None,
-            "category": entry.manifest.category if entry.manifest else None,
-            "auth": [m.strategy for m in entry.manifest.auth] if entry.manifest else [],
-            "status": entry.status,
-            "distribution": entry.distribution,
-            "reason": entry.reason,
-        }
-        for entry in listings
-    ]
-    output.document({"integrations": rows})
+    output.document({"integrations": [_row(entry) for entry in listings]})
     output.table(
         ["ID", "NAME", "AUTH", "STATUS", "FROM"],
         [
             [
-                str(row["id"]),
-                str(row["name"] or ""),
-                ", ".join(entry for entry in row["auth"]),
-                str(row["status"]) + (f": {row['reason']}" if row["reason"] else ""),
-                str(row["distribution"]),
+                entry.id,
+                entry.manifest.name if entry.manifest else "",
+                ", ".join(m.strategy for m in entry.manifest.auth) if entry.manifest else "",
+                entry.status + (f": {entry.reason}" if entry.reason else ""),
+                entry.distribution,
             ]
-            for row in rows
+            for entry in listings
         ],
     )
-    if any(row["status"] == "quarantined" for row in rows):
+    if any(entry.status == "quarantined" for entry in listings):
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _row(entry: Listing) -> dict[str, Any]:
+    manifest = entry.manifest
+    return {
+        "id": entry.id,
+        "name": manifest.name if manifest else None,
+        "category": manifest.category if manifest else None,
+        "auth": [method.strategy for method in manifest.auth] if manifest else [],
+        "status": entry.status,
+        "distribution": entry.distribution,
+        "reason": entry.reason,
+    }
 
 
 @app.command()

@@ -18,6 +18,7 @@ from aura_control.bootstrap import Owner, ensure_keys, ensure_owner, load_vault
 from aura_control.cli.output import ExitCode, Output
 from aura_control.cli.registry import open_registry
 from aura_control.cli.remote import Session, read_session, write_session
+from aura_control.logs import configure_logs
 from aura_control.settings import Settings, load_settings
 from aura_core.errors import AuraError, ConfigurationError
 
@@ -90,6 +91,7 @@ def _settings(data_dir: Path | None, port: int | None) -> tuple[socket.socket, S
 
 
 def _run(settings: Settings, listener: socket.socket, ready: _Ready) -> None:
+    configure_logs(settings.log_level)
     app = create_app(settings, open_registry(settings))
     config = uvicorn.Config(
         app,

@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from aura_control.db.columns import Base
 from aura_control.db.engine import open_engine
+from aura_core.errors import ConfigurationError
 
-__all__ = ["differences", "head", "migrate", "version"]
+__all__ = ["differences", "head", "migrate", "require_current_schema", "version"]
 
 _LOCK = 0x41757261  # "Aura": one migration at a time among all processes of a database
 
@@ -57,6 +58,16 @@ async def version(url: str) -> str | None:
             )
     finally:
         await engine.dispose()
+
+
+async def require_current_schema(url: str) -> None:
+    """Raises ConfigurationError unless the database has the tables of this version of Aura."""
+    found = await version(url)
+    if found != head():
+        raise ConfigurationError(
+            f"The database has the schema {found or 'of nothing'}, and this Aura needs {head()}.",
+            hint="Run 'aura up' once, or migrate it.",
+        )
 
 
 async def differences(engine: AsyncEngine) -> list[object]:

@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from aura_core.oauth import exchange_code, uses_pkce
-
 from aura_control.db.connection import Connection
 from aura_control.db.models import OAuthTransaction
 from aura_control.services.authorization import digest, open_verifier
@@ -17,6 +15,7 @@ from aura_control.services.providers import named_method
 from aura_core.credentials import fill
 from aura_core.errors import InvalidInput, ProviderRejected
 from aura_core.manifest import OAuth2Auth
+from aura_core.oauth import exchange_code, uses_pkce
 
 if TYPE_CHECKING:
     from aura_control.composition import Services

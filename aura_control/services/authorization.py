@@ -17,14 +17,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from aura_core.oauth import authorization_url, new_verifier, uses_pkce
-
 from aura_control.db.transaction import Transaction
 from aura_control.services.connections import Owner, require_agent
 from aura_control.services.inputs import check_variables
 from aura_control.services.providers import auth_id, named_method
 from aura_core.errors import InvalidInput, NotFound
 from aura_core.manifest import Manifest, OAuth2Auth
+from aura_core.oauth import authorization_url, new_verifier, uses_pkce
 
 if TYPE_CHECKING:
     from aura_control.composition import Services

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from aura_control.db.connection import Connection, Grant, Slot
 from aura_control.db.models import ConnectionState, Delivery
 from aura_control.db.transaction import Transaction
+from aura_control.logs import get_logger
 from aura_control.services import delivery
 from aura_control.services.inputs import check_fields, check_variables
 from aura_control.services.keys import Vault
@@ -40,7 +39,7 @@ __all__ = [
     "validate_connection",
 ]
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from aura_control.db.connection import Connection
 from aura_control.db.models import ConnectionState, Delivery
+from aura_control.logs import get_logger
 from aura_control.services import delivery
 from aura_control.services.connections import ConnectionView, find_connection, view_of
 from aura_core.adapter import RevocationResult
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["disconnect", "receipt_of"]
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 async def disconnect(services: Services, principal: Principal, provider: str) -> ConnectionView:

@@ -102,10 +102,11 @@ async def join(services: Services, raw: bytes) -> bytes:
         )
         if outcome is JoinOutcome.REPEATED:
             token = (await open_gateway_token(services.vault, tx, instance)).get_secret_value()
-    # Outside the transaction, so that a quarantine is committed before it is answered.
+    # Outside the transaction, so that a quarantine is committed before it is answered. Either way
+    # the workflow that waits for the machine should look.
+    await services.workflows.send(provision_id(instance.id), PROGRESS, outcome.value)
     if outcome not in (JoinOutcome.JOINED, JoinOutcome.REPEATED):
         raise _refused()
-    await services.workflows.send(provision_id(instance.id), PROGRESS, "joined")
     services.deliverer.wake()
     answer = JoinAnswer(gateway_token=token, heartbeat_seconds=services.settings.heartbeat_seconds)
     return seal_join_answer(answer, request=request, signer=services.vault.signing)

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-import structlog
-
 from aura_control.db.connection import Connection
 from aura_control.db.engine import Database
 from aura_control.db.models import ConnectionState
+from aura_control.logs import get_logger
 from aura_control.ports import Clock, Locks
 from aura_control.services.keys import Vault
 from aura_control.services.lifetime import due_at, is_due
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Refresher", "fresh_envelope"]
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 _FIRST_BACKOFF = 5.0
 _LONGEST_BACKOFF = 300.0

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 import httpx
-import structlog
 
 from aura_control.db.connection import Connection, Slot
 from aura_control.db.engine import Database
 from aura_control.db.models import ConnectionState
+from aura_control.logs import get_logger
 from aura_control.ports import Clock
 from aura_control.services import delivery
 from aura_control.services.keys import Vault
@@ -28,7 +28,7 @@ from aura_core.errors import (
 
 __all__ = ["Renewal"]
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 _RETRIES = (0.0, 2.0, 5.0)
 """Seconds before each try with the same refresh token after a lost answer."""

@@ -9,13 +9,10 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 
-import httpx
-
 from aura_control.db.columns import milliseconds
 from aura_control.db.connection import Connection
 from aura_control.db.models import ConnectionState, Delivery, DeliveryOp, Instance
 from aura_control.db.transaction import Transaction
-from aura_control.ports import Clock
 from aura_control.services.delivery import (
     POLICY,
     SKILL_PREFIX,
@@ -23,11 +20,10 @@ from aura_control.services.delivery import (
     skill_fingerprint,
 )
 from aura_control.services.keys import Vault
+from aura_control.services.providers import Providers
 from aura_control.services.skills import Skills
-from aura_core.adapter import Context
 from aura_core.errors import NotFound
 from aura_core.permissions import AgentPermissions
-from aura_core.registry import Registry
 from aura_core.skills import pack_skills
 from aura_core.wire import PushHeader, push_digest, seal_push
 
@@ -41,16 +37,12 @@ class Sealer:
         self,
         *,
         vault: Vault,
-        registry: Registry,
+        providers: Providers,
         skills: Skills,
-        http: httpx.AsyncClient,
-        clock: Clock,
     ) -> None:
         self._vault = vault
-        self._registry = registry
+        self._providers = providers
         self._skills = skills
-        self._http = http
-        self._clock = clock
 
     async def sealed(self, tx: Transaction, *, instance: Instance, subject: str) -> Delivery | None:
         """The delivery with its message, made now if there is none.
@@ -146,15 +138,8 @@ class Sealer:
         return await self._payload(tx, connection)
 
     async def _payload(self, tx: Transaction, connection: Connection) -> bytes | None:
-        opened = self._registry.open(connection.provider)
+        opened, context = self._providers.of(connection)
         envelope = await self._vault.open_envelope(tx, connection)
-        context = Context(
-            manifest=opened.manifest,
-            method=opened.manifest.auth_method(connection.auth_method),
-            http=self._http,
-            now=self._clock,
-            variables=envelope.variables,
-        )
         payload = opened.adapter.build_vm_credential_payload(
             context, envelope, connection_revision=connection.revision
         )

@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from datetime import datetime, timedelta
 
-import structlog
-
 from aura_control.db.connection import Connection
 from aura_control.db.engine import Database
+from aura_control.logs import get_logger
 from aura_control.ports import Clock
 from aura_control.services.lifetime import LONGEST_MARGIN, due_at
 from aura_control.services.providers import Providers
@@ -18,7 +17,7 @@ from aura_core.errors import AuraError
 
 __all__ = ["Sweeper"]
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 _LONGEST_WAIT = 30.0
 _SHORTEST_WAIT = 1.0

@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aura_core.api import BoundApi
-
 from aura_control.db.connection import Connection
 from aura_control.db.models import Agent, ConnectionState
 from aura_control.services.agents import own
 from aura_control.services.delivery import may_use
 from aura_control.services.refresh import fresh_envelope
-from aura_core.credentials import bind
+from aura_core.adapter import binding
+from aura_core.api import BoundApi
 from aura_core.errors import Conflict, NotFound, PermissionDenied
 from aura_core.permissions import AgentPermissions
 
@@ -50,15 +49,14 @@ async def run_tool(
     audited, with the names of the arguments and without their values.
     """
     call = await _prepare(services, principal, agent_id, tool)
-    integration, _ = services.providers.of(call.connection)
+    integration, context = services.providers.of(call.connection)
     known = {name for t in integration.tools if t.name == tool for name in t.arguments.model_fields}
     named = {"arguments": sorted(known & arguments.keys())}
     await _audit(services, principal, call, "tool.called", named)
     try:
         envelope = await fresh_envelope(services, principal.tenant_id, call.connection)
-        method = integration.manifest.auth_method(call.connection.auth_method)
         api = BoundApi(
-            bind(integration.manifest, method, envelope.variables),
+            binding(context, envelope.secrets),
             envelope.secrets,
             services.http,
             permissions=AgentPermissions.model_validate(call.agent.permissions),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import structlog
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from aura_control.api.request import authenticate, path_parameter, read_query, services_of
+from aura_control.logs import get_logger
 from aura_control.problems import status_of
 from aura_control.services.arrival import arrive
 from aura_control.services.authorization import Departure, Wish, depart, depart_by_ticket
@@ -16,7 +16,7 @@ from aura_core.errors import AuraError, InvalidInput
 
 __all__ = ["authorize", "callback"]
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 _COOKIE_SECONDS = 600
 

@@ -8,13 +8,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import httpx
-
 from aura_control.db.engine import Database
 from aura_control.ports import Clock, MachineClient
 from aura_control.services.composing import Composer
 from aura_control.services.deliverer import OutboxDeliverer, Pace
 from aura_control.services.keys import Vault
+from aura_control.services.providers import Providers
 from aura_control.services.sealing import Sealer
 from aura_control.services.skills import Skills
 from aura_control.settings import Settings
@@ -41,6 +40,8 @@ class Waits:
     pace: Pace = field(default_factory=Pace)
     poll: float = 1.0
     """How often a waiting workflow looks for its messages."""
+    drain: float = 20.0
+    """How long steps under way may take at shutdown."""
     sweep: float | None = None
     """Between two sweeps; without one, the interval of heartbeats."""
     grace: float = 60.0
@@ -93,7 +94,7 @@ def compose_operation(
     database: Database,
     vault: Vault,
     registry: Registry,
-    http: httpx.AsyncClient,
+    providers: Providers,
     machines: MachineClient,
     clock: Clock,
     waits: Waits,
@@ -101,7 +102,7 @@ def compose_operation(
     """Puts the parts together; nothing runs yet."""
     timings = waits.timings or Timings(join=settings.join_seconds)
     skills = Skills(registry)
-    sealer = Sealer(vault=vault, registry=registry, skills=skills, http=http, clock=clock)
+    sealer = Sealer(vault=vault, providers=providers, skills=skills)
     deliverer = OutboxDeliverer(
         database=database,
         sealer=sealer,
@@ -114,6 +115,7 @@ def compose_operation(
         database_url=settings.durable,
         executor_id=settings.executor_id,
         poll_seconds=waits.poll,
+        drain_seconds=waits.drain,
     )
     computes = registry.computes()
     steps = MachineSteps(

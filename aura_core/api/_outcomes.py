@@ -32,10 +32,14 @@ __all__ = [
     "retry_after",
 ]
 
-_MESSAGES = ("error_description", "error.message", "message", "errors[0].message", "detail",
-             "error.description", "description", "title", "error_message", "msg",
-             "error")  # fmt: skip
-_CODES = ("error.code", "error.status", "error", "code", "errors[0].code", "[0].errorCode", "type")
+_MESSAGES = (
+    "error_description", "error.message", "message", "detail.message", "errors[0].message",
+    "detail", "error.description", "description", "title", "error_message", "msg", "error",
+)  # fmt: skip
+_CODES = (
+    "detail.status", "error.code", "error.status", "error", "code", "errors[0].code",
+    "[0].errorCode", "type",
+)  # fmt: skip
 _WORDS = 300
 _STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(?:Z|[+-][0-9]{2}:?[0-9]{2})?")
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")

@@ -61,7 +61,7 @@ def _refuse_http(value: Any, source: str, key: str) -> None:
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             _refuse_http(inner, source, f"{key}[{index}]")
-    elif isinstance(value, str) and value.startswith("http://"):
+    elif isinstance(value, str) and value[:7].lower() == "http://":  # RFC 3986 §3.1: any case
         host = urlsplit(value).hostname or ""
         if is_loopback(host):
             raise ManifestError(

@@ -12,6 +12,7 @@ from authlib.oauth2.auth import ClientAuth
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
 from authlib.oauth2.rfc7523 import private_key_jwt_sign
 from authlib.oauth2.rfc7523.assertion import sign_jwt_bearer_assertion
+from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from aura_core.adapter._values import Context, OAuthClientSettings
 from aura_core.errors import ConfigurationError
@@ -22,6 +23,12 @@ __all__ = ["Prepared", "authenticate", "encode", "signed_jwt", "step_request", "
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _ASSERTION_LIFETIME = 300
+_KEYS: dict[str, type[RSAKey | ECKey | OKPKey]] = {
+    "RS256": RSAKey,
+    "PS256": RSAKey,
+    "ES256": ECKey,
+    "EdDSA": OKPKey,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +115,7 @@ def _client_assertion(
     issued = int(ctx.now().timestamp())
     try:
         signed = private_key_jwt_sign(
-            key,
+            _KEYS[facts.assertion_algorithm or ""].import_key(key),
             client_id,
             facts.assertion_audience or url,
             alg=facts.assertion_algorithm,
@@ -134,7 +141,7 @@ def signed_jwt(ctx: Context, facts: JwtAssertion, values: Values) -> str:
     claims = values.texts(facts.claims)
     try:
         signed = sign_jwt_bearer_assertion(
-            key,
+            _KEYS[facts.algorithm].import_key(key),
             issuer,
             audience,
             subject=subject,

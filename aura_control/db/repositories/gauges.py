@@ -17,8 +17,10 @@ class Gauges(Repository):
 
     async def connections(self) -> Mapping[ConnectionState, int]:
         """How many connections are in each state."""
-        query = select(ConnectionStatus.state, func.count()).group_by(ConnectionStatus.state)
-        found = {state: count for state, count in (await self._session.execute(query)).tuples()}
+        query = select(ConnectionStatus.state, func.count().label("number")).group_by(
+            ConnectionStatus.state
+        )
+        found = {row.state: row.number for row in await self._session.execute(query)}
         return {state: found.get(state, 0) for state in ConnectionState}
 
     async def pending_deliveries(self) -> int:

@@ -21,6 +21,8 @@ from aura_control.composition import Services
 from aura_control.db.connection import Connection
 from aura_control.db.schema import migrate
 from aura_control.settings import Settings, load_settings
+from aura_control.workflows.operation import Waits
+from aura_core.compute import HostContext
 from aura_core.registry import Registry
 from tests.control.connections.manifests import write_manifests
 from tests.control.connections.provider import Provider
@@ -133,7 +135,8 @@ def settings(tmp_path: Path, database_template: Path) -> Settings:
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
     manifests = write_manifests(tmp_path / "manifests")
-    return Registry.discover(manifest_dirs=[manifests], entry_points=())
+    context = HostContext(data_dir=tmp_path / "machines")
+    return Registry.discover(manifest_dirs=[manifests], entry_points=(), context=context)
 
 
 @pytest.fixture
@@ -171,6 +174,7 @@ def running(
                 environment={"ACME_CLIENT_ID": "aura", "ACME_CLIENT_SECRET": "the-client-secret"},
                 clock=clock,
                 pause=at_once,
+                waits=Waits(poll=0.01),
             ),
         )
         async with app.router.lifespan_context(app):

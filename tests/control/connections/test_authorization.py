@@ -69,7 +69,7 @@ Attack = Callable[[dict[str, str]], dict[str, str]]
     [
         pytest.param(lambda p: {**p, "state": "x" * 43}, "unknown", id="foreign state"),
         pytest.param(lambda p: {**p, "state": ""}, "no state", id="empty state"),
-        pytest.param(lambda p: {**p, "state": "x" * 5000}, "no state", id="endless state"),
+        pytest.param(lambda p: {**p, "state": "x" * 5000}, "cannot be used", id="endless state"),
         pytest.param(lambda p: {"code": p["code"]}, "no state", id="no state"),
         pytest.param(
             lambda p: {**p, "iss": "https://evil.example"}, "another provider", id="wrong issuer"

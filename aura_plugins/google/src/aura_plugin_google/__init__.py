@@ -1,1 +1,5 @@
-"""Google as integrations of Aura."""
+"""Google Workspace as an integration of Aura: a manifest and five tools, no code of its own."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

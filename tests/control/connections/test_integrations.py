@@ -1,0 +1,281 @@
+"""Connections over HTTP: by key, listed, validated, ended with a receipt."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from aura_control.db.models import ConnectionState, DeliveryOp, Instance
+from tests.control.connections.conftest import Control
+from tests.control.connections.provider import answers, unreachable
+
+
+async def connect_by_key(control: Control, body: Any) -> tuple[int, dict[str, Any]]:
+    async with control.client(control.ada) as caller:
+        answer = await caller.post("/api/integrations/keyed", json=body)
+    return answer.status_code, answer.json()
+
+
+@pytest.mark.parametrize("body", [{"fields": {"api_key": "key-of-ada"}}, {"api_key": "key-of-ada"}])
+async def test_a_key_connects_once_the_provider_accepts_it(
+    control: Control, body: dict[str, Any]
+) -> None:
+    status, line = await connect_by_key(control, body)
+    assert status == 201
+    assert (line["provider"], line["state"]) == ("keyed", "connected")
+    assert line["metadata"] == {"email": "ada"}
+    assert control.provider.count("/me") == 1
+    assert (await control.secrets("keyed"))["api_key"] == "key-of-ada"
+
+
+async def test_a_wrong_key_is_refused_and_nothing_is_stored(control: Control) -> None:
+    status, problem = await connect_by_key(control, {"fields": {"api_key": "key-of-nobody"}})
+    assert status == 422
+    assert "key-of-nobody" not in json.dumps(problem)
+    assert await control.listed() == []
+
+
+async def test_a_provider_that_is_away_is_no_wrong_key(control: Control) -> None:
+    control.provider.faults.append(unreachable)
+    status, problem = await connect_by_key(control, {"fields": {"api_key": "key-of-ada"}})
+    assert (status, problem["type"]) == (502, "urn:aura:problem:provider-unavailable")
+    assert await control.listed() == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"api_key": ""}, {"api_key": "x" * 65}, {"api_key": "a\r\nX-Evil: 1"}, {"other": "x"}],
+)
+async def test_fields_are_checked_before_the_provider_is_asked(
+    control: Control, fields: dict[str, str]
+) -> None:
+    status, problem = await connect_by_key(control, {"fields": fields})
+    assert status == 422
+    assert problem["fields"]
+    assert control.provider.calls == []
+
+
+async def test_no_answer_holds_a_secret(control: Control) -> None:
+    await control.connect()
+    await connect_by_key(control, {"fields": {"api_key": "key-of-ada"}})
+    hidden = {*(await control.secrets()).values(), "key-of-ada"}
+    tokens = (await control.connection()).envelope()
+    hidden |= {str(tokens.access_token), str(tokens.refresh_token)}
+    async with control.client(control.ada) as caller:
+        for path in ("/api/integrations", "/api/providers"):
+            text = (await caller.get(path)).text
+            assert all(value not in text for value in hidden)
+        answer = await caller.delete("/api/integrations/acme")
+        assert all(value not in answer.text for value in hidden)
+
+
+async def test_validating_asks_the_provider(control: Control) -> None:
+    await control.connect()
+    async with control.client(control.ada) as caller:
+        good = await caller.post("/api/integrations/acme/validate")
+        assert good.json() == {"valid": True, "reason": None}
+        control.provider.forget_grants()
+        bad = await caller.post("/api/integrations/acme/validate")
+        assert bad.json()["valid"] is False
+        again = await caller.post("/api/integrations/acme/validate")
+        assert again.json()["valid"] is False
+    (line,) = await control.listed()
+    assert line["state"] == "reauth_required"
+
+
+async def test_disconnecting_revokes_and_forgets(control: Control) -> None:
+    await control.connect()
+    secrets = await control.secrets()
+    async with control.client(control.ada) as caller:
+        answer = await caller.delete("/api/integrations/acme")
+        receipt = answer.json()
+        assert answer.status_code == 200
+        assert {line["outcome"] for line in receipt["tokens"]} == {"revoked"}
+        assert not any(control.provider.knows(token) for token in secrets.values())
+        connection = await control.connection()
+        assert connection.state is ConnectionState.DISCONNECTED
+        assert connection.envelope().access_token is None
+        calls = control.provider.count("/revoke")
+        again = await caller.delete("/api/integrations/acme")
+        assert again.json() == receipt
+        assert control.provider.count("/revoke") == calls
+        (line,) = (await caller.get("/api/integrations")).json()["integrations"]
+        assert line["receipt"] == receipt
+
+
+async def test_a_provider_that_is_away_keeps_nobody_connected(control: Control) -> None:
+    await control.connect()
+    control.provider.revocable = False
+    async with control.client(control.ada) as caller:
+        receipt = (await caller.delete("/api/integrations/acme")).json()
+    assert "failed" in {line["outcome"] for line in receipt["tokens"]}
+    assert (await control.connection()).envelope().access_token is None
+
+
+async def test_disconnecting_during_a_renewal_leaves_no_token_alive(control: Control) -> None:
+    import asyncio
+
+    from tests.control.connections.provider import Gate
+
+    await control.connect()
+    connection = await control.connection()
+    control.clock.forward(minutes=59)
+    gate = Gate()
+    control.provider.faults.append(gate.fault)
+    renewing = asyncio.create_task(
+        control.services.refresher.refresh(
+            tenant_id=connection.tenant_id, connection_id=connection.id
+        )
+    )
+    await gate.reached.wait()
+    async with control.client(control.ada) as caller:
+        ending = asyncio.create_task(caller.delete("/api/integrations/acme"))
+        await asyncio.sleep(0)
+        gate.opened.set()
+        await renewing
+        assert (await ending).status_code == 200
+    # The first access token was replaced by the renewal; what replaced it has been revoked.
+    assert control.provider.alive == 1
+
+
+async def machine(control: Control) -> Instance:
+    """An agent of Ada's that may use everything, with its instance."""
+    async with control.services.database.transaction() as tx:
+        agent = await tx.agents.create(
+            tenant_id=control.ada.tenant_id,
+            user_id=control.ada.user_id,
+            name="Helper",
+            compute="local",
+            runtime="basic",
+            persona={},
+            permissions={},
+            config={"every_integration": True},
+            actor="system",
+        )
+        return await tx.instances.create(
+            tenant_id=control.ada.tenant_id, agent_id=agent.id, compute="local", actor="system"
+        )
+
+
+async def test_machines_are_told_and_the_receipt_follows_them(control: Control) -> None:
+    instance = await machine(control)
+    await control.connect()
+    connection = await control.connection()
+    names = {
+        "tenant_id": control.ada.tenant_id,
+        "instance_id": instance.id,
+        "subject": connection.id,
+    }
+    async with control.services.database.reading() as tx:
+        wanted = await tx.deliveries.get(**names)
+    assert wanted is not None
+    assert (wanted.op, wanted.source_revision) == (DeliveryOp.PUT, connection.revision)
+
+    async with control.client(control.ada) as caller:
+        receipt = (await caller.delete("/api/integrations/acme")).json()
+        assert [line["state"] for line in receipt["machines"]] == ["pending"]
+        async with control.services.database.transaction() as tx:
+            row = await tx.deliveries.get(**names)
+            assert row is not None
+            assert row.op is DeliveryOp.DELETE
+            await tx.deliveries.store_message(
+                **names, revision=row.desired_revision, message=b"sealed", digest="d"
+            )
+            await tx.deliveries.acked(**names, revision=row.desired_revision, digest="d")
+        (line,) = (await caller.get("/api/integrations")).json()["integrations"]
+    (told,) = line["receipt"]["machines"]
+    assert told["instance_id"] == instance.id
+    assert told["state"] == "wiped"
+    assert told["acked_at"]
+
+
+async def test_a_renewal_is_delivered(control: Control) -> None:
+    instance = await machine(control)
+    await control.connect()
+    control.clock.forward(minutes=59)
+    connection = await control.connection()
+    renewed = await control.services.refresher.refresh(
+        tenant_id=connection.tenant_id, connection_id=connection.id
+    )
+    async with control.services.database.reading() as tx:
+        row = await tx.deliveries.get(
+            tenant_id=control.ada.tenant_id, instance_id=instance.id, subject=connection.id
+        )
+    assert row is not None
+    assert row.source_revision == renewed.revision
+
+
+async def test_every_step_is_in_the_audit_log(control: Control) -> None:
+    await control.connect()
+    control.clock.forward(minutes=59)
+    connection = await control.connection()
+    await control.services.refresher.refresh(
+        tenant_id=connection.tenant_id, connection_id=connection.id
+    )
+    async with control.client(control.ada) as caller:
+        await caller.delete("/api/integrations/acme")
+    async with control.services.database.reading() as tx:
+        entries = await tx.audit.entries(tenant_id=control.ada.tenant_id)
+        verdict = await tx.audit.verify(control.ada.tenant_id)
+    actions = [entry.action for entry in reversed(entries)]
+    for action in (
+        "authorization.started",
+        "authorization.returned",
+        "connection.connected",
+        "connection.refresh_started",
+        "connection.refreshed",
+        "connection.disconnecting",
+        "connection.disconnected",
+    ):
+        assert action in actions
+    assert verdict.state == "whole"
+
+
+async def test_observers_hear_of_it(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        control.services.registry,
+        "notify",
+        lambda hook, **facts: heard.append((hook, facts["provider"])),
+    )
+    await control.connect()
+    control.clock.forward(minutes=59)
+    connection = await control.connection()
+    await control.services.refresher.refresh(
+        tenant_id=connection.tenant_id, connection_id=connection.id
+    )
+    async with control.client(control.ada) as caller:
+        await caller.delete("/api/integrations/acme")
+    assert heard == [
+        ("aura_connected", "acme"),
+        ("aura_refreshed", "acme"),
+        ("aura_disconnected", "acme"),
+    ]
+
+
+async def test_the_catalogue(control: Control) -> None:
+    async with control.client(control.ada) as caller:
+        lines = (await caller.get("/api/providers")).json()["providers"]
+    by_id = {line["id"]: line for line in lines}
+    assert by_id["acme"]["auth"][0]["strategy"] == "oauth2"
+    assert by_id["keyed"]["auth"][0]["fields"][0]["name"] == "api_key"
+    assert by_id["soon"]["status"] == "coming_soon"
+    assert [variable["name"] for variable in by_id["tenanted"]["auth"][0]["variables"]] == [
+        "subdomain",
+        "region",
+    ]
+
+
+async def test_what_is_coming_cannot_be_connected(control: Control) -> None:
+    async with control.client(control.ada) as caller:
+        answer = await caller.post("/api/integrations/soon", json={"api_key": "x"})
+    assert answer.status_code == 409
+    assert "no public API" in answer.json()["detail"]
+
+
+async def test_a_refused_verification_is_told_from_an_error(control: Control) -> None:
+    control.provider.faults.append(answers(503))
+    status, _ = await connect_by_key(control, {"fields": {"api_key": "key-of-ada"}})
+    assert status == 502

@@ -1,0 +1,109 @@
+"""The control plane stops in the middle, and goes on."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aura_control.db.models import InstanceState
+from aura_control.settings import Settings
+from aura_core.compute import MachineRequest
+from aura_core.registry import Registry
+from tests.control.machines.world import World, open_world
+
+
+async def test_provisioning_goes_on_after_a_restart(settings: Settings, registry: Registry) -> None:
+    async with open_world(settings, registry, boots=False) as before:
+        agent = await before.deploy()
+        await before.until_state(agent["id"], "enrolling")
+        owners = (before.owner, before.stranger)
+        vm = before.vms[agent["instance"]["id"]]
+    async with open_world(settings, registry, owners=owners) as world:
+        vm.http = world.anonymous
+        world.network.vms[f"{agent['instance']['machine_name']}.test"] = vm
+        await vm.boot()
+        await world.until_state(agent["id"], "running")
+        assert world.compute.asked == [agent["instance"]["machine_name"]]
+
+
+async def test_a_creation_that_was_interrupted_is_adopted(
+    settings: Settings, registry: Registry
+) -> None:
+    made = asyncio.Event()
+
+    async def hang(_: MachineRequest) -> None:
+        made.set()
+        await asyncio.Event().wait()
+
+    async with open_world(settings, registry, drain=0.05) as before:
+        before.compute.creating = hang
+        agent = await before.deploy()
+        await made.wait()
+        owners = (before.owner, before.stranger)
+    async with open_world(settings, registry, owners=owners, boots=True) as world:
+        world.compute.creating = None
+        await world.until_state(agent["id"], "running")
+        name = agent["instance"]["machine_name"]
+        assert world.compute.asked == [name, name]
+        assert len(world.compute.user_data[name]) == 1
+
+
+async def request_only(world: World) -> tuple[str, str]:
+    """An agent whose rows were committed by a process that died before it started anything."""
+    async with world.services.database.transaction() as tx:
+        agent = await tx.agents.create(
+            tenant_id=world.owner.tenant_id,
+            user_id=world.owner.user_id,
+            name="Lost",
+            compute="scripted",
+            runtime="quiet",
+            persona={},
+            permissions={},
+            config={},
+            actor="system",
+        )
+        instance = await tx.instances.create(
+            tenant_id=world.owner.tenant_id, agent_id=agent.id, compute="scripted", actor="system"
+        )
+    return agent.id, instance.id
+
+
+async def test_a_lost_provisioning_is_found(world: World) -> None:
+    agent_id, _ = await request_only(world)
+    assert await world.sweeper.restart_lost(grace=60) == 0
+    assert await world.sweeper.restart_lost(grace=0) == 1
+    await world.until_state(agent_id, "running")
+    assert await world.sweeper.restart_lost(grace=0) == 0
+
+
+async def test_a_lost_destruction_is_found_at_the_start(
+    settings: Settings, registry: Registry
+) -> None:
+    async with open_world(settings, registry) as before:
+        agent, _ = await before.running()
+        async with before.services.database.transaction() as tx:
+            await tx.instances.transition(
+                tenant_id=before.owner.tenant_id,
+                instance_id=agent["instance"]["id"],
+                from_states=(InstanceState.RUNNING,),
+                to_state=InstanceState.DESTROYING,
+            )
+        owners = (before.owner, before.stranger)
+    async with open_world(settings, registry, owners=owners) as world:
+
+        async def look() -> bool:
+            return (await world.http.get(f"/api/agents/{agent['id']}")).status_code == 404
+
+        await world.until(agent["id"], look)
+        assert world.compute.table == {}
+
+
+async def test_a_cancelled_provisioning_is_said_to_have_failed(world: World) -> None:
+    world.boots = False
+    agent = await world.deploy()
+    await world.until_state(agent["id"], "enrolling")
+    await world.engine.cancel(f"provision-{agent['instance']['id']}")
+    assert await world.sweeper.restart_lost(grace=0) == 1
+    failed = await world.until_state(agent["id"], "failed")
+    assert failed["state_reason"] == "Its provisioning was cancelled."
+    assert await world.sweeper.remove_orphans() == 1
+    assert world.compute.table == {}
