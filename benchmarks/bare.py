@@ -1,4 +1,4 @@
-"""The limit of what listens: aiohttp alone, as a process of its own (``python -m benchmarks.bare``).
+"""The limit of what listens: aiohttp alone, as a process (``python -m benchmarks.bare``).
 
 It is three things at once: a bare application to start and to post to, the provider that both the
 broker and a direct call reach, and, given ``--relay SOCKET``, a relay to itself that does what any

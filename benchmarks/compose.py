@@ -14,6 +14,8 @@ import lzma
 import random
 from collections.abc import Callable, Sequence
 
+from pydantic import SecretStr
+
 from aura_core.runtime import Readiness, RuntimePlan
 from aura_core.skills import VmSkillManifest, VmSystemdService, VmWriteFile
 from benchmarks.measuring import Effort, Figure, by_turns, figure, milliseconds
@@ -117,7 +119,7 @@ def _plan(count: int) -> Plan:
         hostname="agent-0001",
         control_url="https://control.example.org",
         control_public_keys={"k1": "A" * 43},
-        join_token="join-token-of-a-benchmark-0123456789abcdef",
+        join_token=SecretStr("join-token-of-a-benchmark-0123456789abcdef"),
         runtime=RuntimePlan(
             runtime="basic",
             write_files=(VmWriteFile(path="/var/lib/agent/runtime.json", content="{}\n"),),
@@ -147,16 +149,17 @@ def _skill(number: int) -> VmSkillManifest:
     )
 
 
-_SYLLABLES = (
+_SYLLABLE_LIST = (
     "ac ber cal dor en fir gra hel in jor kal lis mer nor op pel qui ras sel tor un ver wil xen yor"
-).split()
-_STEMS = (
+)
+_STEM_LIST = (
     "account archive answer body calendar channel contact create cursor delete draft event fetch "
     "field file filter folder header history invoice issue item label limit list member message "
     "name note number offset order owner page parent path payment profile project query record "
     "reply report request result search send sheet start state status store subject table task "
     "team thread title token total type update upload user value vendor version webhook window"
-).split()
+)
+_SYLLABLES, _STEMS = _SYLLABLE_LIST.split(), _STEM_LIST.split()
 
 
 def _word(chance: random.Random) -> str:
@@ -168,7 +171,8 @@ def _word(chance: random.Random) -> str:
 
 def _prose(chance: random.Random) -> str:
     words = " ".join(_word(chance) for _ in range(chance.randint(8, 16)))
-    return f"## {_word(chance)} {_word(chance)}\n\nUse it to {words}.\n- `--{_word(chance)}`: {words[:30]}\n\n"
+    heading = f"## {_word(chance)} {_word(chance)}"
+    return f"{heading}\n\nUse it to {words}.\n- `--{_word(chance)}`: {words[:30]}\n\n"
 
 
 def _function(chance: random.Random) -> str:
