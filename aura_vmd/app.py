@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import concurrent.futures.thread  # noqa: F401 - see _run
+import encodings.idna  # noqa: F401
 import fcntl
 import logging
 import os
@@ -222,6 +224,8 @@ def _run(settings: Settings) -> int:
     agent = account(settings.agent_user)
     daemon = account(settings.user) if os.geteuid() == 0 else myself()
     prepare_directories(settings.layout, daemon=daemon, agent=agent)
+    # All that is used later is imported by now: the daemon's user need not be able to read the
+    # interpreter that root started.
     become(daemon, agent=agent)
     harden()
     with _alone(settings):

@@ -47,6 +47,7 @@ _PAIRS = (
         "import aura_vmd.app",
         f"import aiohttp.web; {_UNDER_LIGHT}",
     ),
+    ("a skill's command line", "pydantic", "import aura_core.skillcli", _PYDANTIC),
     ("aura plugins list", "pydantic", _LISTING, _PYDANTIC),
 )
 

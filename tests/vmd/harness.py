@@ -37,7 +37,7 @@ from aura_core.wire import (
     verify_join,
     verify_request,
 )
-from aura_vmd.app import Daemon, create_app
+from aura_vmd.app import create_app
 from aura_vmd.broker import BrokerLimits
 from aura_vmd.settings import Settings, load_settings
 
@@ -311,11 +311,10 @@ def write_settings(root: Path, control: Control, **changes: Any) -> Settings:
 
 @dataclass
 class Machine:
-    """A machine with its daemon running in this process."""
+    """What tests do to a machine whose daemon runs."""
 
     root: Path
     settings: Settings
-    daemon: Daemon
     control: Control
 
     @property
@@ -376,7 +375,7 @@ async def running(
         if task.done():
             waiting.cancel()
             await task
-        yield Machine(root=root, settings=settings, daemon=daemon, control=control)
+        yield Machine(root=root, settings=settings, control=control)
     finally:
         stop.set()
         await task

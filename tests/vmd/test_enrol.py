@@ -73,7 +73,7 @@ async def test_a_refusal_says_what_the_control_plane_said_and_no_token(
 ) -> None:
     control.refuse_join = 403
     listener = logging.Handler()
-    listener.emit = lambda _: control.changed.set()  # type: ignore[method-assign]
+    monkeypatch.setattr(listener, "emit", lambda _: control.changed.set())
     monkeypatch.setattr(logging.getLogger("aura_vmd.enrol"), "handlers", [listener])
     with caplog.at_level(logging.WARNING):
         async with running(root, control):

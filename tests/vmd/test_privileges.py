@@ -1,0 +1,159 @@
+"""What the agent can do to the daemon's process and files: nothing.
+
+As root, the daemon and the attacker get two users of their own, as on a machine. Otherwise both
+are this user, which shows the harder part: the process is closed even to its own user's others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aura_core.errors import ConfigurationError
+from aura_vmd.privileges import Account, account, become
+from tests.vmd.harness import Control, Provider, binding, credential, policy, until
+from tests.vmd.process import AGENT, DaemonProcess, machine, started
+
+IS_ROOT = os.geteuid() == 0
+
+ATTACK = r"""
+import ctypes, json, os, socket, sys
+uid, pid, root = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+libc = ctypes.CDLL(None, use_errno=True)
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+def attempt(action):
+    try:
+        return action() or "done"
+    except OSError as error:
+        return type(error).__name__
+
+def broker():
+    with socket.socket(socket.AF_UNIX) as channel:
+        channel.connect(f"{root}/run/aura/broker.sock")
+        channel.sendall(b"GET /v1 HTTP/1.1\r\nHost: b\r\n\r\n")
+        answer = channel.recv(65536)
+        return answer.split(b"\r\n")[0].decode() or "closed"
+
+def ptrace():
+    if libc.ptrace(16, pid, None, None) != 0:
+        raise OSError(ctypes.get_errno(), "ptrace")
+
+def read(path, size=16):
+    with open(path, "rb") as file:
+        return file.read(size) and "read"
+
+found = {"broker": attempt(broker), "ptrace": attempt(ptrace)}
+for name in ("mem", "environ", "maps", "auxv"):
+    found[name] = attempt(lambda: read(f"/proc/{pid}/{name}", 1))
+found["fd"] = attempt(lambda: os.listdir(f"/proc/{pid}/fd") and "read")
+for name in ("keys.json", "enrolment.json", "sealed/policy.json", "sealed/c-1.json"):
+    found[name] = attempt(lambda: read(f"{root}/var/lib/aura/{name}"))
+found["listing"] = attempt(lambda: os.listdir(f"{root}/var/lib/aura") and "read")
+found["replace socket"] = attempt(lambda: os.rename(f"{root}/run/aura/broker.sock", f"{root}/x"))
+found["write skills"] = attempt(lambda: os.mkdir(f"{root}/var/lib/agent/skills/evil"))
+found["signal"] = attempt(lambda: os.kill(pid, 0))
+print(json.dumps(found))
+"""
+
+
+async def attack(root: Path, daemon: DaemonProcess, uid: int) -> dict[str, Any]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-c", ATTACK, str(uid), str(daemon.pid), str(root),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+async def test_memory_and_files_are_closed_to_the_agent(
+    root: Path, control: Control, provider: Provider
+) -> None:
+    vm = machine(root, control, agent=AGENT)
+    async with started(root) as daemon:
+        await until(lambda: control.heartbeats, changed=control.changed)
+        await vm.deliver("c-1", credential(binding(provider.url)))
+        await vm.deliver("policy", policy("email:read"))
+        found = await attack(root, daemon, AGENT)
+        assert (await daemon.end(signal.SIGTERM))[0] == 0
+    closed = {name: found[name] for name in ("ptrace", "mem", "environ", "maps", "auxv", "fd")}
+    assert set(closed.values()) == {"PermissionError"}, closed
+    if IS_ROOT:
+        names = ("keys.json", "enrolment.json", "sealed/policy.json", "sealed/c-1.json", "listing",
+                 "replace socket", "write skills", "signal")  # fmt: skip
+        files = {name: found[name] for name in names}
+        assert set(files.values()) <= {"PermissionError", "FileNotFoundError"}, files
+        assert found["keys.json"] == "PermissionError"
+
+
+async def test_the_agent_may_use_the_broker_and_others_may_not(
+    root: Path, control: Control
+) -> None:
+    machine(root, control, agent=AGENT)
+    async with started(root) as daemon:
+        mine = await attack_with_group(root, daemon, AGENT, AGENT)
+        # In the agent's group, so that the files let it through: the uid is what counts.
+        other = await attack_with_group(root, daemon, 61190, AGENT)
+        assert (await daemon.end(signal.SIGTERM))[0] == 0
+    assert mine == "HTTP/1.1 200 OK"
+    assert other == ("closed" if IS_ROOT else "HTTP/1.1 200 OK")
+
+
+async def attack_with_group(root: Path, daemon: DaemonProcess, uid: int, gid: int) -> str:
+    program = ATTACK.replace("os.setgroups([])", f"os.setgroups([{gid}])")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-c", program, str(uid), str(daemon.pid), str(root),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = await process.communicate()
+    return str(json.loads(out)["broker"]).replace("ConnectionResetError", "closed")
+
+
+def status_of(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+async def test_the_process_has_given_up_what_it_does_not_need(root: Path, control: Control) -> None:
+    machine(root, control, agent=AGENT)
+    async with started(root) as daemon:
+        status = status_of(daemon.pid)
+        assert (await daemon.end(signal.SIGTERM))[0] == 0
+    assert status["NoNewPrivs"] == "1"
+    assert status["Umask"] == "0077"
+    if IS_ROOT:
+        assert status["Uid"].split() == ["61183"] * 4
+        assert status["Gid"].split() == ["61183"] * 4
+        assert status["Groups"].split() == [str(AGENT)]
+        assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+
+
+def test_an_account_is_a_name_or_numbers() -> None:
+    assert account("61184") == Account(uid=61184, gid=61184)
+    assert account("61184:100") == Account(uid=61184, gid=100)
+    assert account("root") == Account(uid=0, gid=0)
+    with pytest.raises(ConfigurationError, match="no-such-user"):
+        account("no-such-user")
+
+
+@pytest.mark.parametrize(
+    ("daemon", "agent"), [("0", "61184"), ("61183:0", "61184"), ("61184", "61184")]
+)
+def test_root_does_not_become_root_or_the_agent(
+    daemon: str, agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.delattr(os, "setgroups")  # nothing may be given up before the check
+    with pytest.raises(ConfigurationError, match="neither root nor the agent's"):
+        become(account(daemon), agent=account(agent))
