@@ -71,7 +71,7 @@ tools: $(TOOLS)/stamp-debian $(TOOLS)/stamp-node ## Fetch the programs that test
 
 .PHONY: demo
 demo: $(VENV)/stamp-runtime ## Show Aura at work, on this machine alone
-	@$(BIN)/python examples/demo.py
+	@$(BIN)/python -m examples.demo
 
 .PHONY: up
 up: $(VENV)/stamp-runtime ## Run everything on this machine

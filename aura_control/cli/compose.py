@@ -19,6 +19,8 @@ from aura_core.wire import ControlKeys
 from cloudinit_templates import Plan
 from cloudinit_templates import compose as compose_plan
 
+__all__ = ["compose"]
+
 
 def compose(
     providers: Annotated[list[str] | None, typer.Argument(help="Integrations to include.")] = None,

@@ -12,6 +12,8 @@ from aura_control.cli.output import ExitCode, Output
 from aura_control.cli.remote import Remote
 from aura_control.cli.where import DataDir, remote
 
+__all__ = ["connect", "connections"]
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 connections = typer.Typer(no_args_is_help=True, help="The accounts that are connected.")

@@ -18,6 +18,8 @@ from aura_control.settings import Settings, load_settings
 from aura_core.errors import AuraError
 from aura_core.manifest import OAuth2Auth
 
+__all__ = ["Finding", "doctor"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:

@@ -14,6 +14,8 @@ from aura_control.settings import load_settings
 from aura_core.errors import AuraError
 from aura_core.registry import Listing
 
+__all__ = ["app"]
+
 app = typer.Typer(no_args_is_help=True, help="Integrations and the distributions they come from.")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]

@@ -19,6 +19,8 @@ from aura_core.errors import AuraError, ConfigurationError
 if TYPE_CHECKING:
     from aura_control.bootstrap import Owner
 
+__all__ = ["serve", "up"]
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON document when it is ready.")]
 
 

@@ -15,6 +15,8 @@ from aura_core.errors import AuraError
 if TYPE_CHECKING:
     from aura_control.bootstrap import Owner
 
+__all__ = ["app"]
+
 app = typer.Typer(no_args_is_help=True, help="People of this control plane (for its operator).")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]

@@ -215,7 +215,8 @@ async def catch_up(
 async def take_ack(tx: Transaction, *, instance: Instance, ack: Ack) -> bool:
     """Takes in a verified acknowledgement of the machine's own; whether it now holds what it
     should of the subject."""
-    before = await _row(tx, instance, ack.connection_id)
+    row = await _row(tx, instance, ack.connection_id)
+    known = None if row is None else row.acked_revision  # the row itself is read anew below
     settled = await tx.deliveries.acked(
         tenant_id=instance.tenant_id,
         instance_id=instance.id,
@@ -223,13 +224,13 @@ async def take_ack(tx: Transaction, *, instance: Instance, ack: Ack) -> bool:
         revision=ack.revision,
         digest=ack.digest,
     )
-    if settled and before is not None and before.acked_revision != ack.revision:
+    if settled and row is not None and known != ack.revision:
         tx.events.append(
             tenant_id=instance.tenant_id,
             agent_id=instance.agent_id,
             instance_id=instance.id,
             kind="delivery.acknowledged",
-            data={"subject": ack.connection_id, "op": before.op.value, "revision": ack.revision},
+            data={"subject": ack.connection_id, "op": row.op.value, "revision": ack.revision},
         )
     return settled
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from aura_control.db.models import ConnectionState, DeliveryOp, Instance
 from tests.control.connections.conftest import Control
-from tests.control.connections.provider import answers, unreachable
+from tests.control.connections.provider import Gate, answers, unreachable
 
 
 async def connect_by_key(control: Control, body: Any) -> tuple[int, dict[str, Any]]:
@@ -115,15 +116,12 @@ async def test_a_provider_that_is_away_keeps_nobody_connected(control: Control) 
 
 
 async def test_disconnecting_during_a_renewal_leaves_no_token_alive(control: Control) -> None:
-    import asyncio
-
-    from tests.control.connections.provider import Gate
-
     await control.connect()
     connection = await control.connection()
     control.clock.forward(minutes=59)
-    gate = Gate()
-    control.provider.faults.append(gate.fault)
+    gate, revoking = Gate(), Gate()
+    revoking.opened.set()
+    control.provider.faults.extend([gate.fault, revoking.fault])
     renewing = asyncio.create_task(
         control.services.refresher.refresh(
             tenant_id=connection.tenant_id, connection_id=connection.id
@@ -132,7 +130,8 @@ async def test_disconnecting_during_a_renewal_leaves_no_token_alive(control: Con
     await gate.reached.wait()
     async with control.client(control.ada) as caller:
         ending = asyncio.create_task(caller.delete("/api/integrations/acme"))
-        await asyncio.sleep(0)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(revoking.reached.wait(), 0.3)
         gate.opened.set()
         await renewing
         assert (await ending).status_code == 200

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 import httpx
+from sqlalchemy import update
 from starlette.applications import Starlette
 
 from aura_control.app import Outside, create_app
@@ -190,6 +192,14 @@ class World:
             for e in reversed(entries)
             if e.action == action
         ]
+
+    async def age_heartbeats(self, by: timedelta) -> None:
+        """Makes it so long ago that any machine was heard of."""
+        async with self.services.database.transaction() as tx:
+            await tx.session.execute(
+                update(Instance).values(last_heartbeat_at=tx.now - by),
+                execution_options={"synchronize_session": False},
+            )
 
     async def connect(self, key: str = "key-0123456789") -> dict[str, Any]:
         """Connects the notes by key; the caller lets the provider answer."""

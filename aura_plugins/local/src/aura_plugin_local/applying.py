@@ -46,8 +46,11 @@ def remove_tree(directory: Path) -> None:
     except FileNotFoundError:
         return
     except PermissionError:
-        for folder, _, _ in os.walk(directory):
-            Path(folder).chmod(0o700)
+        # Opened from above: a closed folder is passed over by the walk that would list it.
+        for folder, names, _ in os.walk(directory):
+            for name in names:
+                if not Path(folder, name).is_symlink():
+                    Path(folder, name).chmod(0o700)
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -1,0 +1,1 @@
+"""Aura at work, step by step."""
