@@ -13,6 +13,7 @@ import gzip
 import lzma
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from pydantic import SecretStr
 
@@ -39,56 +40,37 @@ WantedBy=multi-user.target
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Case:
+    """A plan, and the same bytes without anything around them."""
+
+    plan: Plan
+    composed: Composed
+    machine: bytes
+    skills: bytes
+
+
 def measure(effort: Effort) -> Sequence[Figure]:
     """Sizes in bytes, times in milliseconds."""
-    many = compose(_plan(_MANY))
+    some, many = _case(_SOME), _case(_MANY)
     return [
         figure(
             f"{_MANY} skills, size",
-            limit=f"what a server takes; {len(many.skills_included)} of the skills are in",
+            limit=f"what a server takes; {len(many.composed.skills_included)} of the skills are in",
             unit="bytes",
-            aura=[many.size],
+            aura=[many.composed.size],
             bare=[MAX_USER_DATA],
         ),
-        _size(_SOME),
-        _size(_MANY),
-        _time(_SOME, effort),
-        _time(_MANY, effort),
+        _size(some),
+        _size(many),
+        _time(some, effort),
+        _time(many, effort),
     ]
 
 
-def _size(count: int) -> Figure:
+def _case(count: int) -> _Case:
     plan = _plan(count)
     composed = compose(plan)
-    return figure(
-        f"{count} skills, size for what is in",
-        limit=f"xz, gzip, base64 of {len(composed.skills_included)} skills and the machine's files",
-        unit="bytes",
-        aura=[composed.size],
-        bare=[len(_bare(*_parts(plan, composed)))],
-    )
-
-
-def _time(count: int, effort: Effort) -> Figure:
-    plan = _plan(count)
-    machine, skills = _parts(plan, compose(plan))
-    calls = min(effort.calls, 3)
-    aura, bare = by_turns(
-        effort.rounds,
-        milliseconds(lambda: compose(plan), calls=calls),
-        milliseconds(lambda: _bare(machine, skills), calls=calls),
-    )
-    return figure(
-        f"{count} skills, time",
-        limit="that compression, once",
-        unit="ms",
-        aura=aura,
-        bare=bare,
-    )
-
-
-def _parts(plan: Plan, composed: Composed) -> tuple[bytes, bytes]:
-    """The machine's own files, and the included skills', each as nothing but their contents."""
     machine = "".join(
         entry["content"]
         for entry in composed.cloud_config["write_files"]
@@ -100,7 +82,33 @@ def _parts(plan: Plan, composed: Composed) -> tuple[bytes, bytes]:
         if skill.skill_dir_name in composed.skills_included
         for file in skill.write_files
     )
-    return machine.encode(), skills.encode()
+    return _Case(plan=plan, composed=composed, machine=machine.encode(), skills=skills.encode())
+
+
+def _size(case: _Case) -> Figure:
+    included = len(case.composed.skills_included)
+    return figure(
+        f"{len(case.plan.skills)} skills, size for what is in",
+        limit=f"xz, gzip, base64 of {included} skills and the machine's files",
+        unit="bytes",
+        aura=[case.composed.size],
+        bare=[len(_bare(case.machine, case.skills))],
+    )
+
+
+def _time(case: _Case, effort: Effort) -> Figure:
+    aura, bare = by_turns(
+        effort.rounds,
+        milliseconds(lambda: compose(case.plan), calls=1),
+        milliseconds(lambda: _bare(case.machine, case.skills), calls=1),
+    )
+    return figure(
+        f"{len(case.plan.skills)} skills, time",
+        limit="that compression, once",
+        unit="ms",
+        aura=aura,
+        bare=bare,
+    )
 
 
 def _bare(machine: bytes, skills: bytes) -> bytes:
