@@ -26,7 +26,7 @@ __all__ = ["MAX_USER_DATA", "Composed", "compose"]
 MAX_USER_DATA = 32 * 1024
 """Bytes of ``user_data`` that Hetzner takes (API reference, "Create a Server")."""
 
-_FURTHER_TRIES = 16
+_FURTHER_TRIES = 4
 """Each costs some 30 ms of packing, so that a hundred skills stay a matter of a second."""
 
 
