@@ -12,7 +12,13 @@ from aura_control.db.transaction import Transaction
 from aura_control.services import delivery
 from aura_control.services.composing import RUNTIME_CONFIG, spec_of
 from aura_control.services.delivery import EVERY_INTEGRATION
-from aura_control.services.enrolment import PROGRESS, provision_id
+from aura_control.services.enrolment import (
+    DESTROY,
+    PROGRESS,
+    PROVISION,
+    destroy_id,
+    provision_id,
+)
 from aura_core.errors import InvalidInput, NotFound
 from aura_core.permissions import AgentPermissions
 
@@ -114,7 +120,7 @@ async def create(services: Services, principal: Principal, new: NewAgent) -> Age
         view = await _view(tx, agent)
     # After the commit. Should this process die in between, the sweep starts it.
     await services.workflows.start(
-        "provision", provision_id(instance.id), principal.tenant_id, instance.id
+        PROVISION, provision_id(instance.id), principal.tenant_id, instance.id
     )
     return view
 
@@ -189,8 +195,8 @@ async def destroy(services: Services, principal: Principal, agent_id: str) -> Ag
         view = await _view(tx, agent)
     for instance in instances:
         await services.workflows.start(
-            "destroy",
-            f"destroy-{instance.id}",
+            DESTROY,
+            destroy_id(instance.id),
             principal.tenant_id,
             instance.id,
             principal.actor,

@@ -30,15 +30,22 @@ if TYPE_CHECKING:
     from aura_control.composition import Services
 
 __all__ = [
+    "DESTROY",
     "PROGRESS",
+    "PROVISION",
     "admitted",
     "authenticate",
+    "destroy_id",
     "hashed",
     "join",
     "join_token",
     "open_gateway_token",
     "provision_id",
 ]
+
+PROVISION = "provision"
+DESTROY = "destroy"
+"""The workflows of an instance's life, by name."""
 
 PROGRESS = "progress"
 """The topic on which a machine's progress is told to the workflow that waits for it."""
@@ -50,7 +57,12 @@ _GONE = (S.FAILED, S.DESTROYING, S.DESTROYED)
 
 def provision_id(instance_id: str) -> str:
     """The id of the workflow that provisions an instance."""
-    return f"provision-{instance_id}"
+    return f"{PROVISION}-{instance_id}"
+
+
+def destroy_id(instance_id: str) -> str:
+    """The id of the workflow that destroys an instance."""
+    return f"{DESTROY}-{instance_id}"
 
 
 def join_token(vault: Vault, instance_id: str) -> str:

@@ -5,19 +5,12 @@ from __future__ import annotations
 from functools import partial
 from itertools import count
 
-from aura_control.services.enrolment import PROGRESS, provision_id
+from aura_control.services.enrolment import DESTROY, PROGRESS, provision_id
 from aura_control.workflows.engine import Engine
 from aura_control.workflows.machines import MachineSteps, Timings
 from aura_control.workflows.outcome import run_step
 
-__all__ = ["DESTROY", "Destroy", "destroy_id"]
-
-DESTROY = "destroy"
-
-
-def destroy_id(instance_id: str) -> str:
-    """The id of the workflow that destroys an instance."""
-    return f"destroy-{instance_id}"
+__all__ = ["Destroy"]
 
 
 class Destroy:

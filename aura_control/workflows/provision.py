@@ -6,14 +6,12 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from aura_control.db.models import InstanceState as S
-from aura_control.services.enrolment import PROGRESS
+from aura_control.services.enrolment import PROGRESS, PROVISION
 from aura_control.workflows.engine import Engine
 from aura_control.workflows.machines import MachineSteps, Timings
 from aura_control.workflows.outcome import Outcome, failed, run_step
 
-__all__ = ["PROVISION", "Provision"]
-
-PROVISION = "provision"
+__all__ = ["Provision"]
 
 Step = Callable[..., Awaitable[Outcome]]
 

@@ -11,12 +11,10 @@ import structlog
 
 from aura_control.db.models import Instance
 from aura_control.db.models import InstanceState as S
-from aura_control.services.enrolment import provision_id
+from aura_control.services.enrolment import DESTROY, PROVISION, destroy_id, provision_id
 from aura_control.services.heartbeats import mark_silent
-from aura_control.workflows.destroy import DESTROY, destroy_id
 from aura_control.workflows.engine import Engine, WorkflowState
 from aura_control.workflows.machines import MachineSteps
-from aura_control.workflows.provision import PROVISION
 from aura_core.compute import Compute
 
 if TYPE_CHECKING:

@@ -99,6 +99,13 @@ def test_a_machine_goes_on_without_its_control_plane(home: Path, port: int) -> N
         agent = deploy(one.api)
         follow(one.api, agent["id"], "running")
         (machine,) = machines(home / "data")
+        path = f"/api/agents/{agent['id']}/events"
+        with one.api.stream("GET", path) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            one.process.terminate()
+            assert [line for line in lines if line.startswith("event: ")]  # and then it ends
+        assert one.process.wait(timeout=10) == 0
     before = processes_of(machine)
     assert before
     with running(home, port) as two:

@@ -142,7 +142,7 @@ async def test_nonsense_changes_nothing(world: World) -> None:
 
 IDS = ["0" * 32, "x", "..", "%00", "%2e%2e%2fx", "é", "A" * 5000, "null", "-1"]
 
-ROUTES = [
+ROUTES: list[tuple[str, str, Any]] = [
     ("GET", "/api/agents/{}", None),
     ("PATCH", "/api/agents/{}", {"name": "Mine"}),
     ("DELETE", "/api/agents/{}", None),

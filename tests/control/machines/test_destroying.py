@@ -58,7 +58,7 @@ async def test_a_machine_that_is_waited_for_can_be_destroyed(world: World) -> No
     await world.http.delete(f"/api/agents/{agent['id']}")
     await gone(world, agent["id"])
     assert world.compute.table == {}
-    assert await world.services.workflows.wait(f"provision-{agent['instance']['id']}") in (
+    assert await world.engine.wait(f"provision-{agent['instance']['id']}") in (
         "destroying",
         "destroyed",
     )
@@ -78,7 +78,7 @@ async def test_a_machine_that_is_being_made_is_not_left_behind(world: World) -> 
     await world.http.delete(f"/api/agents/{agent['id']}")
     await gone(world, agent["id"])
     go.set()  # the compute answers only after everything else was cleaned up
-    await world.services.workflows.wait(f"provision-{agent['instance']['id']}")
+    await world.engine.wait(f"provision-{agent['instance']['id']}")
     assert world.compute.table == {}
     assert (await world.instance(agent)).state == "destroyed"
 

@@ -234,7 +234,7 @@ async def test_an_acknowledgement_of_another_machine_is_refused(world: World) ->
     agent, two = await world.running()
     acks: list[dict[str, Any]] = []
     taking = one.take
-    one.take = lambda push: acks.append(taking(push)) or acks[-1]  # type: ignore[assignment, func-returns-value]
+    one.take = lambda push: acks.append(taking(push)) or acks[-1]  # type: ignore[method-assign, func-returns-value]
     one.held.clear()
     await one.pull()
     assert acks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
@@ -35,7 +35,7 @@ async def served(world: World) -> AsyncIterator[httpx.AsyncClient]:
 
 async def follow(
     http: httpx.AsyncClient, agent_id: str, last_id: str | None = None
-) -> AsyncIterator[tuple[int, str, dict[str, Any]]]:
+) -> AsyncGenerator[tuple[int, str, dict[str, Any]], None]:
     headers = {} if last_id is None else {"Last-Event-ID": last_id}
     number, kind = 0, ""
     async with http.stream("GET", f"/api/agents/{agent_id}/events", headers=headers) as stream:

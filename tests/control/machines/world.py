@@ -137,7 +137,8 @@ class World:
             agent = await self.agent(agent_id)
             return agent if agent["state"] in states else None
 
-        return await self.until(agent_id, look)
+        found: dict[str, Any] = await self.until(agent_id, look)
+        return found
 
     async def until(self, agent_id: str, look: Callable[[], Awaitable[Any]]) -> Any:
         """Looks each time that something happens to the agent, until there is something to see."""
