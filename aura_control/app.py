@@ -127,6 +127,7 @@ async def _services(
 
         def refreshed(connection: Connection) -> None:
             deliverer.wake()
+            sweeper.wake()
             registry.notify(
                 "aura_refreshed",
                 provider=connection.provider,
@@ -161,6 +162,7 @@ async def _services(
             providers=providers,
             locks=locks,
             refresher=refresher,
+            renewals=sweeper,
             skills=operation.skills,
             sealer=operation.sealer,
             deliverer=deliverer,

@@ -36,7 +36,7 @@ def test_a_manifest_connects_an_account(
 def test_the_authorization_request_is_what_the_standards_ask_for(
     user: User, browser: Browser, openid: OpenIdProvider
 ) -> None:
-    page = browser.get(user.link())
+    page = user.departed(browser)
 
     asked = {name: values[0] for name, values in parse_qs(urlsplit(page.trail[1]).query).items()}
     assert asked["redirect_uri"] == f"{user.origin}{PATH}/callback"
