@@ -83,7 +83,7 @@ class Checked(BaseModel):
 
 
 def in_a_key() -> None:
-    {}[HIDDEN]
+    dict[str, str]()[HIDDEN]
 
 
 def in_a_statement() -> None:
