@@ -80,7 +80,13 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with compose() as services:
+        async with AsyncExitStack() as stack:
+            try:
+                services = await stack.enter_async_context(compose())
+            except Exception as error:
+                # The server says of it only that starting failed.
+                app.state.failure = error
+                raise
             app.state.services = services
             app.state.pages = Pages(origin=settings.public_url)
             yield

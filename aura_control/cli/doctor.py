@@ -15,7 +15,7 @@ from aura_control.cli.registry import open_registry
 from aura_control.cli.remote import read_session
 from aura_control.cli.where import DataDir
 from aura_control.settings import Settings, load_settings
-from aura_core.errors import AuraError
+from aura_core.errors import AuraError, ConfigurationError
 from aura_core.manifest import OAuth2Auth
 
 __all__ = ["Finding", "doctor"]
@@ -42,8 +42,11 @@ def doctor(
     if not as_json:
         colours = {"ok": "green", "warn": "yellow", "fail": "red"}
         for finding in findings:
-            mark = f"[{colours[finding.outcome]}]{finding.outcome:<4}[/]"
-            output.line(f"{mark} {finding.check}: {finding.detail}")
+            output.line(
+                f"{finding.check}: {finding.detail}",
+                lead=f"{finding.outcome:<4}",
+                style=colours[finding.outcome],
+            )
             if finding.hint and finding.outcome != "ok":
                 output.line(f"     {finding.hint}")
     if any(finding.outcome == "fail" for finding in findings):
@@ -79,9 +82,17 @@ def _keys(settings: Settings) -> str:
 
 
 def _database(settings: Settings) -> str:
+    from sqlalchemy.exc import SQLAlchemyError
+
     from aura_control.db.schema import require_current_schema
 
-    asyncio.run(require_current_schema(settings.database))
+    try:
+        asyncio.run(require_current_schema(settings.database))
+    except (SQLAlchemyError, OSError) as error:
+        raise ConfigurationError(
+            f"the database cannot be opened ({type(error).__name__})",
+            hint="Is AURA_DATABASE_URL right, and does its server run?",
+        ) from None
     return "the schema is current"
 
 
@@ -129,7 +140,7 @@ def _control_plane(settings: Settings) -> Finding:
         return Finding(check="control plane", outcome="warn", detail="has not run here yet")
     try:
         answer = httpx.get(f"{session.url}/readyz", timeout=5)
-    except httpx.TransportError:
+    except (httpx.HTTPError, httpx.InvalidURL):
         return Finding(
             check="control plane",
             outcome="warn",
