@@ -82,6 +82,7 @@ def create_app(
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with compose() as services:
             app.state.services = services
+            app.state.pages = Pages(origin=settings.public_url)
             yield
 
     return Starlette(
@@ -167,7 +168,6 @@ async def _services(
             workflows=operation.engine,
             events=events,
             metrics=metrics,
-            pages=Pages(origin=settings.public_url),
         )
         await stack.enter_async_context(operation.running(services))
         # Last opened, first closed: no new refreshes, and those under way are stored, while all

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from aura_control.services.sealing import Sealer
     from aura_control.services.skills import Skills
     from aura_control.settings import Settings
-    from aura_control.web.pages import Pages
     from aura_core.registry import Registry
 
 __all__ = ["Services"]
@@ -53,4 +52,3 @@ class Services:
     workflows: Workflows
     events: Notifier
     metrics: Metrics
-    pages: Pages

@@ -37,9 +37,10 @@ def check_fields(method: AuthMethod, given: Mapping[str, str]) -> dict[str, Secr
     """The key fields as the manifest describes them. Raises InvalidInput naming every wrong one;
     a message never repeats a value."""
     known: dict[str, KeyField] = {field.name: field for field in getattr(method, "fields", ())}
+    in_headers = _named_in_headers(method)
     wrong = {name: "is not a field of this provider" for name in given if name not in known}
     for name, field in known.items():
-        reason = _wrong_field(field, given.get(name, ""))
+        reason = _wrong_field(field, given.get(name, ""), ascii_only=name in in_headers)
         if reason:
             wrong[name] = reason
     if wrong:
@@ -47,7 +48,16 @@ def check_fields(method: AuthMethod, given: Mapping[str, str]) -> dict[str, Secr
     return {name: SecretStr(value) for name, value in given.items() if value}
 
 
-def _wrong_field(field: KeyField, value: str) -> str | None:
+def _named_in_headers(method: AuthMethod) -> frozenset[str]:
+    return frozenset(
+        name
+        for placement in method.placements
+        if placement.at == "header"
+        for name in template_variables(placement.format)
+    )
+
+
+def _wrong_field(field: KeyField, value: str, *, ascii_only: bool) -> str | None:
     if not value:
         return "is required" if field.required else None
     if len(value) > field.max_length:
@@ -56,6 +66,9 @@ def _wrong_field(field: KeyField, value: str) -> str | None:
     control = any(ord(character) < 0x20 or ord(character) == 0x7F for character in value)
     if control and not value.startswith("-----BEGIN "):
         return "holds a control character"
+    # RFC 9110 §5.5: a header's value is ASCII. Half of a surrogate pair is no text anywhere.
+    if (ascii_only and not value.isascii()) or any("\ud800" <= c <= "\udfff" for c in value):
+        return "holds a character that cannot be sent"
     if field.pattern is not None and re.fullmatch(field.pattern, value) is None:
         return "does not have the expected form"
     return None
@@ -96,7 +109,7 @@ def _wrong_variable(variable: Variable, value: str) -> str | None:
     rest = value.removeprefix("https://") if variable.url else value
     if variable.url and rest == value:
         return "must begin with https://"
-    if _DANGEROUS.search(rest.rstrip("/") if variable.url else rest):
+    if not value.isascii() or _DANGEROUS.search(rest.rstrip("/") if variable.url else rest):
         return "holds a character that is not allowed"
     pattern = variable.pattern or (None if variable.url or variable.choices else _LABEL)
     if pattern is not None and re.fullmatch(pattern, value) is None:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from aura_control.api.request import authenticate, path_parameter, read_query, services_of
+from aura_control.incoming import authenticate, path_parameter, read_query, services_of
 from aura_control.logs import get_logger
 from aura_control.problems import status_of
 from aura_control.services.arrival import arrive
 from aura_control.services.authorization import Departure, Wish, depart, depart_by_ticket
+from aura_control.web.pages import Pages
 from aura_core.errors import AuraError, InvalidInput
 
 __all__ = ["authorize", "callback"]
@@ -56,7 +57,12 @@ async def callback(request: Request) -> Response:
         name = services.registry.get(connection.provider).name
     except AuraError as error:
         return _failure(request, provider, error)
-    return services.pages.connected(provider=provider, name=name)
+    return _pages(request).connected(provider=provider, name=name)
+
+
+def _pages(request: Request) -> Pages:
+    pages: Pages = request.app.state.pages
+    return pages
 
 
 def _wish(params: Mapping[str, str]) -> Wish:
@@ -92,6 +98,6 @@ def _send_off(departure: Departure, *, secure: bool) -> Response:
 
 def _failure(request: Request, provider: str, error: AuraError) -> Response:
     _log.info("not_connected", provider=provider[:64], kind=type(error).__name__)
-    return services_of(request).pages.failed(
+    return _pages(request).failed(
         provider=provider, status=status_of(error), text=error.message, hint=error.hint
     )

@@ -47,7 +47,14 @@ async def test_a_provider_that_is_away_is_no_wrong_key(control: Control) -> None
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"api_key": ""}, {"api_key": "x" * 65}, {"api_key": "a\r\nX-Evil: 1"}, {"other": "x"}],
+    [
+        {},
+        {"api_key": ""},
+        {"api_key": "x" * 65},
+        {"api_key": "a\r\nX-Evil: 1"},
+        {"api_key": "\x80"},
+        {"other": "x"},
+    ],
 )
 async def test_fields_are_checked_before_the_provider_is_asked(
     control: Control, fields: dict[str, str]

@@ -127,6 +127,12 @@ BAD: list[tuple[str, str, dict[str, Any], int]] = [
     ("POST", "/api/integrations/keyed", {"content": b"api_key=x"}, 415),
     ("POST", "/api/integrations/keyed", {"data": {"api_key": "x"}}, 415),
     ("POST", "/api/integrations/keyed", {"json": {"fields": {"api_key": "x" * 70000}}}, 413),
+    (
+        "POST",
+        "/api/integrations/keyed",
+        {"content": b'{"api_key": "\\ud800"}', "headers": JSON},
+        422,
+    ),
     ("POST", "/api/integrations/keyed", {"json": []}, 422),
     ("POST", "/api/integrations/keyed", {"json": "text"}, 422),
     ("POST", "/api/integrations/keyed", {"json": {"fields": {"api_key": 1}}}, 422),
