@@ -74,6 +74,9 @@ class BrokerBinding(BaseModel):
     rules: tuple[Rule, ...] = ()
     rate_limit: RateLimit = RateLimit()
     relocations: Mapping[str, str] = Field(default_factory=dict)
+    public_fields: tuple[str, ...] = ()
+    """Fields of the credential that are no secret (a user name, an account's id): a provider's
+    answer may hold them, while one that holds any other field is not passed on."""
 
 
 class CredentialPayload(BaseModel):
@@ -120,4 +123,5 @@ def bind(manifest: Manifest, method: AuthMethod, variables: Mapping[str, str]) -
         rules=manifest.api.rules,
         rate_limit=manifest.api.rate_limit,
         relocations=dict(manifest.relocations),
+        public_fields=tuple(f.name for f in getattr(method, "fields", ()) if not f.secret),
     )
