@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer
 
-from aura_core.manifest import AuthMethod, Manifest, Placement, RateLimit, Rule, template_variables
+from aura_core.manifest import AuthMethod, Manifest, Placement, RateLimit, Rule
+from aura_core.manifest._base import VARIABLE
 
 __all__ = ["BrokerBinding", "CredentialEnvelope", "CredentialPayload", "bind", "fill"]
 
@@ -35,11 +35,11 @@ class CredentialEnvelope(BaseModel):
     auth_id: str
     encrypted_access_token: str | None = Field(default=None, repr=False)
     encrypted_refresh_token: str | None = Field(default=None, repr=False)
-    secrets: Mapping[str, SecretStr] = Field(default_factory=lambda: MappingProxyType({}))
+    secrets: Mapping[str, SecretStr] = Field(default_factory=dict)
     token_expiry: datetime | None = None
     scopes: tuple[str, ...] = ()
-    metadata: Mapping[str, Any] = Field(default_factory=lambda: MappingProxyType({}))
-    variables: Mapping[str, str] = Field(default_factory=lambda: MappingProxyType({}))
+    metadata: Mapping[str, Any] = Field(default_factory=dict)
+    variables: Mapping[str, str] = Field(default_factory=dict)
     """Values for the manifest's templated URLs."""
     connected_at: datetime | None = None
 
@@ -101,10 +101,9 @@ class CredentialPayload(BaseModel):
 
 def fill(template: str, values: Mapping[str, str]) -> str:
     """Fill ``{variables}``; raises ``KeyError`` naming a missing one. Values are inserted as is:
-    they were checked against their variable's pattern when they were accepted."""
-    for name in template_variables(template):
-        template = template.replace("{" + name + "}", values[name])
-    return template
+    they were checked against their variable's pattern when they were accepted. A value that looks
+    like a variable stays what it is: otherwise a user name of ``{password}`` would spell it."""
+    return VARIABLE.sub(lambda match: values[match[1]], template)
 
 
 def bind(manifest: Manifest, method: AuthMethod, variables: Mapping[str, str]) -> BrokerBinding:

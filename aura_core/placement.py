@@ -64,7 +64,10 @@ def resolve_target(binding: BrokerBinding, url: str, *, host: str | None = None)
     """
     base = urlsplit(binding.base_url)
     if "://" in url.partition("?")[0]:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise InvalidInput("This is no URL.") from None
         if parts.scheme not in ("https", base.scheme) or "@" in parts.netloc:
             raise InvalidInput("An absolute URL must be https and hold no user-info.")
         netloc, path, query = parts.netloc, parts.path or "/", parts.query
@@ -111,7 +114,8 @@ def _check_path(path: str, query: str) -> None:
     if _ESCAPE.search(path) or _DOUBLE.search(path):
         raise InvalidInput("The path is not encoded exactly once.")
     decoded = unquote(path)
-    if any(segment in (".", "..") for segment in re.split(r"[/\\]", decoded)):
+    # What stands behind a semicolon is a parameter to some servers, so "..;x" is ".." to them.
+    if any(part.partition(";")[0] in (".", "..") for part in re.split(r"[/\\]", decoded)):
         raise InvalidInput("The path holds a dot segment.")
     if "//" in decoded or any(ord(c) < 0x20 or ord(c) == 0x7F for c in decoded):
         raise InvalidInput("The path holds an empty segment or a control character.")
@@ -128,15 +132,18 @@ def place(
 ) -> OutgoingRequest:
     """Add the manifest's headers and the credential. What the agent sent never replaces either.
 
-    Raises :class:`InvalidInput` when the caller names a parameter that the credential occupies.
+    Raises :class:`InvalidInput` when the caller names a parameter that the credential occupies, or
+    for a header that HTTP cannot carry.
     """
     values = {name: secret.get_secret_value() for name, secret in fields.items()}
     sent = {k.lower(): v for k, v in headers.items() if k.lower() in FORWARDED_HEADERS}
     sent |= {k.lower(): v for k, v in binding.headers.items()}
     parts = urlsplit(target.url)
-    query = parse_qsl(parts.query, keep_blank_values=True)
-    path = parts.path
-    query += list(binding.query.items())
+    asked = parse_qsl(parts.query, keep_blank_values=True)
+    query = [(name, value) for name, value in asked if name not in binding.query]
+    query += binding.query.items()
+    # A relocated URL has the original host in front of the path.
+    before, path = parts.path.removesuffix(target.path), target.path
     for placement in binding.placements:
         if placement.at == "basic":
             pair = f"{fill(placement.username, values)}:{fill(placement.password, values)}"
@@ -154,29 +161,37 @@ def place(
         else:
             body = _place_in_body(body, sent.get("content-type", ""), name, value)
             sent.setdefault("content-type", "application/json")
-    # The query is passed on byte for byte unless something was added: re-encoding can change it.
-    added = len(query) != len(parse_qsl(parts.query, keep_blank_values=True))
-    text = urlencode(query, quote_via=quote) if added else parts.query
-    url = urlunsplit((parts.scheme, parts.netloc, path, text, ""))
+    for name, value in sent.items():
+        # A line break would end the header; anything beyond ASCII is read in more than one way.
+        if not (value.isascii() and value.isprintable()):
+            raise InvalidInput(f"The header {name} holds characters that no header can.")
+    # The query is passed on byte for byte unless something was changed: re-encoding can change it.
+    text = parts.query if query == asked else urlencode(query, quote_via=quote)
+    url = urlunsplit((parts.scheme, parts.netloc, before + path, text, ""))
     return OutgoingRequest(method=method, url=url, headers=sent, body=body)
 
 
 def _place_in_path(path: str, name: str, value: str) -> str:
-    marker = "{" + name + "}"
-    if marker in unquote(path):
-        return unquote(path).replace(marker, quote(value, safe=":"))
-    return "/" + quote(value, safe=":") + path
+    # Only the marker is decoded: decoding the rest would make path of what was part of a segment.
+    marker = re.compile(rf"(\{{|%7B){re.escape(name)}(\}}|%7D)", re.IGNORECASE)
+    placed = quote(value, safe=":")
+    if marker.search(path):
+        return marker.sub(lambda _: placed, path)
+    return "/" + placed + path
 
 
 def _place_in_body(body: bytes | None, content_type: str, name: str, value: str) -> bytes:
     if content_type.startswith("application/x-www-form-urlencoded"):
-        pairs = parse_qsl((body or b"").decode(), keep_blank_values=True)
+        try:
+            pairs = parse_qsl((body or b"").decode(), keep_blank_values=True)
+        except ValueError:
+            raise InvalidInput("The body must be UTF-8: the credential goes into it.") from None
         if any(key == name for key, _ in pairs):
             raise InvalidInput(f"The body parameter {name!r} belongs to the credential.")
         return urlencode([*pairs, (name, value)]).encode()
     try:
         document = json.loads(body or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidInput("The body must be JSON: the credential goes into it.") from None
     if not isinstance(document, dict) or name in document:
         raise InvalidInput(f"The body must be a JSON object without {name!r}.")

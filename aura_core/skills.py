@@ -222,9 +222,13 @@ def read_skills(archive: bytes) -> Mapping[str, tuple[bytes, int]]:
     """
     found: dict[str, tuple[bytes, int]] = {}
     try:
-        plain = lzma.LZMADecompressor().decompress(archive, max_length=MAX_UNPACKED + 1)
+        decompressor = lzma.LZMADecompressor()
+        plain = decompressor.decompress(archive, max_length=MAX_UNPACKED + 1)
         if len(plain) > MAX_UNPACKED:
             raise InvalidInput("The skills archive unpacks to too much.")
+        if not decompressor.eof:
+            raise InvalidInput("The skills archive is damaged.")
+        _refuse_holes(plain)
         with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as tar:
             for entry in tar:
                 name = posixpath.normpath(entry.name)
@@ -256,6 +260,13 @@ def unpack_skills(archive: bytes, target: Path) -> tuple[str, ...]:
         path.write_bytes(content)
         path.chmod(mode)
     return tuple(sorted({name.split("/")[0] for name in found}))
+
+
+def _refuse_holes(plain: bytes) -> None:
+    """Refuse sparse files: a few bytes of one can stand for terabytes of zeros."""
+    with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as tar:
+        if any(entry.issparse() for entry in tar):
+            raise InvalidInput("The skills archive holds something other than plain files.")
 
 
 def by_claim(skills: Sequence[VmSkillManifest]) -> Mapping[str, list[str]]:

@@ -129,10 +129,10 @@ def tool(function: Callable[..., Awaitable[Any]]) -> Tool:
             raise PluginError(f"{name}: the parameter {parameter.name} has no type.")
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (hints[parameter.name], default)
-    model = create_model(name, __config__=ConfigDict(extra="forbid", frozen=True), **fields)
     try:
+        model = create_model(name, __config__=ConfigDict(extra="forbid", frozen=True), **fields)
         model.model_json_schema()
-    except Exception as error:  # noqa: BLE001 - pydantic raises several kinds for a type it lacks
+    except Exception as error:  # noqa: BLE001 - a parameter's type may raise anything
         raise PluginError(f"{name}: its types have no JSON schema: {error}") from None
     return Tool(name=name, description=description, arguments=model, function=function)
 

@@ -73,7 +73,9 @@ def _refuse_http(value: Any, source: str, key: str) -> None:
 
 
 def _explain(error: ValidationError, source: str) -> ManifestError:
-    first = error.errors(include_url=False, include_input=False)[0]
+    errors = error.errors(include_url=False, include_input=False)
+    # A misspelt key explains the missing one that is reported beside it.
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     path = [part for part in first["loc"] if not _is_union_tag(part)]
     key = ""
     for part in path:

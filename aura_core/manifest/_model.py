@@ -107,7 +107,18 @@ class Manifest(Frozen):
         return [name for text in texts for name in template_variables(text)]
 
     def _check_hosts(self, method: AuthMethod) -> None:
-        """Calls that carry the credential go to hosts that ``hosts`` names, like all others."""
+        """Calls that carry the credential go to hosts that ``hosts`` names, like all others; and
+        what names a host is a declared variable, because only those have their values checked."""
+        declared = {variable.name for variable in method.variables}
+        base = self.api.base_url
+        start = base.partition("}")[0] + "}" if base.startswith("{") else urlsplit(base).netloc
+        for pattern in (*self.hosts, start):
+            for name in template_variables(pattern):
+                if name not in declared:
+                    raise ValueError(
+                        f"auth {method.id or method.strategy}: {{{name}}} names a host "
+                        "and must be one of variables"
+                    )
         calls: list[Call | None] = [method.verify, *method.discover]
         if isinstance(method, OAuth2Auth):
             calls.append(method.userinfo)

@@ -74,7 +74,7 @@ class Values:
 
     def xml(self, template: str) -> str:
         known = self._known
-        self._known = {k: escape(v, {'"': "&quot;"}) for k, v in known.items()}
+        self._known = {k: escape(v, {'"': "&quot;", "'": "&apos;"}) for k, v in known.items()}
         try:
             return self.text(template)
         finally:

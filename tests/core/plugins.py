@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-__all__ = ["PluginFolder", "manifest_text"]
+from aura_core.registry import Listing, Registry
+
+__all__ = [
+    "PluginFolder",
+    "discover",
+    "line",
+    "manifest_text",
+]
 
 
 def manifest_text(provider: str, *, name: str | None = None, extra: str = "", top: str = "") -> str:
@@ -79,3 +86,12 @@ class PluginFolder:
     def loaded(self) -> list[str]:
         """Modules of these plugins that have been imported."""
         return [name for name in sys.modules if name.split(".")[0] in self.modules]
+
+
+def discover(plugins: PluginFolder, **options: object) -> Registry:
+    return Registry.discover(entry_points=plugins.entry_points(), **options)  # type: ignore[arg-type]
+
+
+def line(registry: Registry, provider: str) -> Listing:
+    (found,) = [listing for listing in registry.listings() if listing.id == provider]
+    return found

@@ -16,12 +16,15 @@ from aura_core.credentials import CredentialEnvelope
 from aura_core.manifest import Manifest, load_manifest
 
 __all__ = [
+    "BACK",
     "CLIENT_SECRET",
     "NOW",
     "TOKEN_URL",
     "context",
+    "declared",
     "envelope",
     "form",
+    "manifest_with",
     "oauth_manifest",
     "query",
     "secrets",
@@ -30,6 +33,7 @@ __all__ = [
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 TOKEN_URL = "https://login.acme.example/token"
 CLIENT_SECRET = "s3cret-of-the-client"
+BACK = "https://aura.example/callback"
 
 
 def oauth_manifest(
@@ -119,3 +123,25 @@ def query(url: httpx.URL | str) -> dict[str, str]:
 
 def form(request: httpx.Request) -> dict[str, str]:
     return dict(parse_qsl(request.content.decode(), keep_blank_values=True))
+
+
+def declared(name: str = "", extra: str = "") -> str:
+    return f'[[auth.variables]]\nname = "{name}"\n{extra}\n'
+
+
+def manifest_with(auth: str, *, hosts: str = '["api.acme.example"]', api: str = "", rest: str = "",
+             base: str = "https://api.acme.example") -> Manifest:  # fmt: skip
+    text = f"""
+id = "acme"
+name = "Acme"
+category = "tests"
+hosts = {hosts}
+{rest if rest.startswith("x") else ""}
+[api]
+base_url = "{base}"
+{api}
+[[auth]]
+{auth}
+{rest}
+"""
+    return load_manifest(text.encode())

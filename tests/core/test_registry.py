@@ -1,13 +1,12 @@
+"""Finding integrations without importing them, and quarantining what fails."""
+
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from aura_core.adapter import IntegrationAdapter
-from aura_core.compute import HostContext
 from aura_core.errors import (
     ConfigurationError,
     Conflict,
@@ -15,8 +14,7 @@ from aura_core.errors import (
     NotFound,
     PluginError,
 )
-from aura_core.registry import Listing, Registry
-from tests.core.plugins import PluginFolder, manifest_text
+from tests.core.plugins import PluginFolder, discover, line, manifest_text
 
 TOOLS = """
 from aura_core.tools import ToolApi, tool
@@ -32,38 +30,6 @@ tools_module = "acme_{0}.tools"
 name = "echo"
 description = "Answer with the text."
 """
-COMPUTE = """
-from aura_core.hookspecs import hookimpl
-
-class Fake:
-    id = "{0}"
-    name = "Fake"
-
-@hookimpl
-def aura_computes(context):
-    return [Fake()]
-"""
-
-
-@pytest.fixture
-def plugins(tmp_path: Path) -> Iterator[PluginFolder]:
-    folder = PluginFolder(tmp_path / "site")
-    with folder.on_path():
-        yield folder
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> HostContext:
-    return HostContext(data_dir=tmp_path / "data")
-
-
-def discover(plugins: PluginFolder, **options: object) -> Registry:
-    return Registry.discover(entry_points=plugins.entry_points(), **options)  # type: ignore[arg-type]
-
-
-def line(registry: Registry, provider: str) -> Listing:
-    (found,) = [listing for listing in registry.listings() if listing.id == provider]
-    return found
 
 
 def test_listing_imports_no_plugin(plugins: PluginFolder) -> None:
@@ -301,52 +267,3 @@ def test_a_relocation_elsewhere_is_refused(
     plugins.add("bird", files={"manifest.toml": manifest_text("bird")})
     with pytest.raises(ConfigurationError, match=reason):
         discover(plugins, relocations=relocations)
-
-
-def test_computes_import_only_plugins_that_may_offer_one(
-    plugins: PluginFolder, context: HostContext
-) -> None:
-    plugins.add("bird", files={"manifest.toml": manifest_text("bird")})
-    plugins.add("cloud", init=COMPUTE.format("cloud"))
-    plugins.add(
-        "both",
-        init=COMPUTE.format("both"),
-        files={"manifest.toml": manifest_text("both"), "plugin.toml": 'provides = ["compute"]'},
-    )
-    registry = discover(plugins, context=context)
-    assert sorted(registry.computes()) == ["both", "cloud"]
-    assert registry.runtimes() == {}
-    assert sorted(plugins.loaded()) == ["acme_both", "acme_cloud"]
-
-
-def test_computes_with_one_id_are_rejected_naming_both(
-    plugins: PluginFolder, context: HostContext
-) -> None:
-    plugins.add("one", init=COMPUTE.format("cloud"))
-    plugins.add("two", init=COMPUTE.format("cloud"))
-    plugins.add("three", init=COMPUTE.format("other"))
-    plugins.add("broken", init="1 / 0")
-    registry = discover(plugins, context=context)
-    assert list(registry.computes()) == ["other"]
-    assert "acme-one 1.0 and acme-two 1.0" in (line(registry, "cloud").reason or "")
-    assert "ZeroDivisionError" in (line(registry, "broken").reason or "")
-
-
-def test_computes_need_a_context(plugins: PluginFolder) -> None:
-    with pytest.raises(ConfigurationError):
-        discover(plugins).computes()
-
-
-def test_observers_hear_of_events_and_cannot_disturb(
-    plugins: PluginFolder, caplog: pytest.LogCaptureFixture
-) -> None:
-    head = "from aura_core.hookspecs import hookimpl\nheard = []\n@hookimpl\n"
-    plugins.add("loud", init=head + "def aura_connected(provider):\n    raise ValueError('no')")
-    plugins.add("calm", init=head + "def aura_connected(provider):\n    heard.append(provider)")
-    registry = discover(plugins)
-    with caplog.at_level(logging.ERROR):
-        registry.notify("aura_connected", provider="bird", user_id="u", connection_id="c")
-    import acme_calm  # type: ignore[import-not-found]
-
-    assert acme_calm.heard == ["bird"]
-    assert "acme-loud 1.0" in caplog.text

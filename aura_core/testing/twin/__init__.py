@@ -62,9 +62,9 @@ def create_twin(
     """The twin as an application; ``app.state.twin`` is its :class:`Twin`.
 
     ``origin`` is where it is served: what ``manifest.relocated(origin)`` sends its calls to.
-    ``client``: the registered client, any when ``None``. ``examples``: the API's answers, those that
-    the plugin ships when ``None``. ``lifetime``: seconds an access token
-    lives, instead of what the manifest says. ``redirect_uris``: the registered ones, any http or
+    ``client``: the registered client, any when ``None``. ``examples``: the API's answers, those
+    that the plugin ships when ``None``. ``lifetime``: seconds an access token lives, instead of
+    what the manifest says. ``redirect_uris``: the registered ones, any http or
     https URI when ``None``.
     """
     twin = Twin(
