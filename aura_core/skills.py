@@ -232,12 +232,12 @@ def read_skills(archive: bytes) -> Mapping[str, tuple[bytes, int]]:
         with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as tar:
             for entry in tar:
                 name = posixpath.normpath(entry.name)
-                if not entry.isfile() or name != entry.name or name.startswith(("/", "..")):
+                handle = tar.extractfile(entry) if entry.isreg() else None
+                if handle is None or name != entry.name or name.startswith(("/", "..")):
                     raise InvalidInput("The skills archive holds something other than plain files.")
                 if "/" not in name:
                     raise InvalidInput("The skills archive holds a file outside of any folder.")
-                if (handle := tar.extractfile(entry)) is not None:
-                    found[name] = (handle.read(), entry.mode & 0o755)
+                found[name] = (handle.read(), entry.mode & 0o755)
     except (tarfile.TarError, lzma.LZMAError, EOFError):
         raise InvalidInput("The skills archive is damaged.") from None
     return found

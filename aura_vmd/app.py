@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import concurrent.futures.thread  # noqa: F401 - see _run
-import encodings.idna  # noqa: F401
+import encodings.idna  # noqa: F401 - see _run
 import fcntl
 import logging
 import os
@@ -13,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 
 from aura_core import __version__
@@ -40,6 +40,8 @@ from aura_vmd.sync import Sync
 __all__ = ["Daemon", "create_app", "main"]
 
 _log = logging.getLogger(__name__)
+
+_THREADS = 32
 
 
 def _now_ms() -> int:
@@ -89,6 +91,7 @@ class Daemon:
         )
         self._enrolled: Enrolled | None = None
         self._sync: Sync | None = None
+        self._deaf = False
 
     async def run(self, stop: asyncio.Event, *, ready: asyncio.Event | None = None) -> None:
         """Serve until ``stop``; ``ready`` is set once it listens.
@@ -148,9 +151,15 @@ class Daemon:
             broker_listener(broker.handle, layout=layout, agent=self._agent)
         )
         app = http_app(inbox=self._inbox, status=self._status, report=self._health.report)
-        await stack.enter_async_context(
-            http_listener(app, listen=self._settings.listen, layout=layout)
-        )
+        try:
+            await stack.enter_async_context(
+                http_listener(app, listen=self._settings.listen, layout=layout)
+            )
+        except ConfigurationError as error:
+            # A process of the agent's may have taken the port while the daemon was restarted. That
+            # must not end the daemon: what is to be delivered comes by pulls, only later.
+            self._deaf = True
+            _log.error("no pushes are received: %s", error)
 
     async def _work(self, control: ControlClient) -> None:
         """Enrol if need be, then keep in step with the control plane."""
@@ -176,8 +185,8 @@ class Daemon:
     def _status(self) -> str:
         if self._enrolled is None:
             return "enrolling"
-        degraded = self._store.damaged or self._skills.failing or self._inbox.conflicts
-        return "degraded" if degraded else "ok"
+        amiss = self._deaf, self._store.damaged, self._skills.failing, self._inbox.conflicts
+        return "degraded" if any(amiss) else "ok"
 
 
 def create_app(
@@ -236,6 +245,8 @@ def _run(settings: Settings) -> int:
 async def _serve(daemon: Daemon) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    # More threads than slow name servers of providers can keep busy: the disk needs some too.
+    loop.set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="aura"))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await daemon.run(stop)

@@ -69,6 +69,7 @@ class _Call:
     status: int | None = None
     received: int = 0
     problem: str | None = None
+    cut: bool = False
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     began: float = field(default_factory=time.monotonic)
 
@@ -131,6 +132,11 @@ class Broker:
                 return await self._answer(request, call, "/" + path)
         except AuraError as error:
             return await self._refuse(call, error)
+        finally:
+            # Half of the answer is out; ending the connection without the last chunk is how HTTP
+            # says that the rest is missing (RFC 9112 §8).
+            if call.cut and request.transport is not None:
+                request.transport.abort()
 
     async def _answer(self, request: web.BaseRequest, call: _Call, path: str) -> web.StreamResponse:
         call.path = path.partition("?")[0]
@@ -211,10 +217,7 @@ class Broker:
             await response.write(search.rest())
             await response.write_eof()
         except BaseException:
-            # Half of the answer is out; ending the connection without the last chunk is how HTTP
-            # says that the rest is missing (RFC 9112 §8).
-            if request.transport is not None:
-                request.transport.abort()
+            call.cut = True
             raise
         return response
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +21,9 @@ __all__ = ["GlobalResolver", "ProviderClient", "end_to_end", "is_public", "provi
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052 §2.1
+_NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")  # RFC 8215
+
 _DROPPED = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
      "te", "trailer", "trailers", "transfer-encoding", "upgrade", "content-length",
@@ -32,8 +36,14 @@ daemon's at the provider, and as good as the credential."""
 def is_public(address: str) -> bool:
     """Whether an address belongs to the internet at large; IPv4 inside IPv6 counts as IPv4."""
     ip = ipaddress.ip_address(address.partition("%")[0])
-    inner = getattr(ip, "ipv4_mapped", None) or getattr(ip, "sixtofour", None)
-    return ip.is_global and not ip.is_multicast and (inner is None or bool(inner.is_global))
+    inner: ipaddress.IPv4Address | None = None
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip in _NAT64_LOCAL:
+            return False
+        inner = ip.ipv4_mapped or ip.sixtofour
+        if ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.is_global and not ip.is_multicast and (inner is None or inner.is_global)
 
 
 class GlobalResolver(AbstractResolver):
@@ -117,7 +127,8 @@ class ProviderClient:
                 request.method,
                 URL(request.url, encoded=True),
                 headers=headers,
-                data=request.body,
+                # As a file: a large body goes out in pieces, so that the loop goes on.
+                data=None if request.body is None else io.BytesIO(request.body),
                 allow_redirects=False,
             ) as answer:
                 yield answer

@@ -19,6 +19,9 @@ __all__ = ["METHODS", "Permit", "Policy"]
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 
+_LONGEST_PATH = 8192
+_MOST_SEGMENTS = 100
+_SLASH = re.compile(r"/|%2[Ff]")
 _HOST = re.compile(r"(\[[0-9a-f:]{2,39}\]|[a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?)(:[0-9]{1,5})?")
 
 
@@ -63,6 +66,9 @@ class Policy:
         and ``RefreshFailed`` (expired): the permission first, so that an expired credential tells
         nobody what it would not have been good for.
         """
+        if len(path) > _LONGEST_PATH or _SLASH.subn("", path.partition("?")[0])[1] > _MOST_SEGMENTS:
+            # Rules are matched segment by segment: a path of thousands would cost as many steps.
+            raise InvalidInput("The path is longer than any of a provider's.")
         if method not in METHODS:
             raise InvalidInput(f"The method is one of {', '.join(sorted(METHODS))}.")
         held = self._holdings.credential(provider)

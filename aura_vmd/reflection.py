@@ -2,8 +2,9 @@
 
 A service that echoes requests, an error page that quotes them, a redirect that repeats the query:
 each would hand the agent what the broker keeps from it. So the answer is searched for every secret
-of the credential, as it is and as the ways into a request write it. What a provider does on
-purpose (encrypting it, spelling it backwards) cannot be found; it has the credential anyway.
+of the credential, as it is and as the ways into a request write it. This is a net, not a wall: an
+echo that is encrypted, spelt backwards or asked for in small pieces is not found. What keeps such
+services out is that a manifest names no host that echoes.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from aura_core.runtime import Readiness
 __all__ = ["probe"]
 
 _TIMEOUT = aiohttp.ClientTimeout(total=3)
-_LARGEST = 16 * 1024
+_LARGEST = 8 * 1024
+_DEEPEST = 8
 
 
 async def probe(readiness: Readiness | None, *, root: Path) -> dict[str, Any]:
@@ -54,11 +55,40 @@ async def probe(readiness: Readiness | None, *, root: Path) -> dict[str, Any]:
 
 
 def _judge(status: int, raw: bytes) -> dict[str, Any]:
-    detail: Any = None
-    if len(raw) <= _LARGEST:
-        with suppress(ValueError, RecursionError):
-            detail = json.loads(raw)
-    if not isinstance(detail, dict):
-        detail = {}
+    detail = _plain(raw)
     ready = status == 200 and detail.get("ready", True) is True
     return {"ready": ready, "detail": detail or {"status": status}}
+
+
+def _plain(raw: bytes) -> dict[str, Any]:
+    """The answer as a JSON object that everybody can read and store, else nothing.
+
+    It goes on in the heartbeat, so what the control plane refuses (NaN, lone surrogates, NUL, a
+    nest of brackets, a body of more than 64 KiB) would let the agent silence the daemon.
+    """
+    detail: Any = None
+    with suppress(ValueError, RecursionError):
+        detail = json.loads(raw) if len(raw) <= _LARGEST else None
+    if not isinstance(detail, dict) or _depth(detail) > _DEEPEST:
+        return {}
+    with suppress(ValueError):
+        json.dumps(detail, ensure_ascii=False, allow_nan=False).encode()
+        text = json.dumps(detail)
+        if len(text) <= _LARGEST and "\\u0000" not in text:
+            return detail
+    return {}
+
+
+def _depth(value: object) -> int:
+    """How deep lists and objects lie in each other, as far as it matters."""
+    depth, level = 0, [value]
+    while level and depth <= _DEEPEST:
+        depth += 1
+        inner: list[object] = []
+        for part in level:
+            if isinstance(part, dict):
+                inner += part.values()
+            elif isinstance(part, list):
+                inner += part
+        level = inner
+    return depth

@@ -8,6 +8,7 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from aura_core.errors import AuraError, RevisionConflict, StaleRevision
@@ -25,6 +26,7 @@ _LONGEST = 3600
 _WAKE_PAUSE = 5.0
 _EAGER = 0.5
 _ROUNDS = 64
+_ACKS = 100  # some 35 KB of the 64 KiB that a request may have
 
 
 class ControlPlane(Protocol):
@@ -142,8 +144,8 @@ class Sync:
 
     async def _hand_in(self) -> None:
         """Hand in what was not acknowledged yet; what fails stays for the next time."""
-        if self._unacked:
-            acks = dict(self._unacked)
+        while self._unacked:
+            acks = dict(islice(self._unacked.items(), _ACKS))
             await self._control.ack(list(acks.values()))
             self._unacked = {s: ack for s, ack in self._unacked.items() if acks.get(s) != ack}
 

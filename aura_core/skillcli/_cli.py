@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from pydantic_core import to_json
+from pydantic import TypeAdapter
 
 from aura_core import errors
 from aura_core.skillcli._api import BrokerApi
@@ -84,7 +84,8 @@ async def _run(tools: Mapping[str, Tool], options: dict[str, Any], api: BrokerAp
         )
         return answer.body.decode(errors="replace")
     given = {key: value for key, value in options.items() if value is not None}
-    return to_json(await tools[name].call(api, given), fallback=str).decode()
+    found = await tools[name].call(api, given)
+    return TypeAdapter(Any).dump_json(found, fallback=str).decode()
 
 
 def _target(path: str, host: str | None) -> str:

@@ -10,16 +10,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from tests.vmd.harness import (
-    Control,
-    Machine,
-    Provider,
-    binding,
-    credential,
-    enrolled,
-    policy,
-    serving,
-)
+from tests.vmd.control_plane import Control
+from tests.vmd.harness import Machine, Provider, binding, credential, enrolled, policy, serving
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.vmd.harness import Control, Machine, write_settings
+from tests.vmd.control_plane import Control
+from tests.vmd.harness import Machine, write_settings
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,16 +11,8 @@ from aura_core.errors import ConfigurationError
 from aura_vmd import enrol as enrolling
 from aura_vmd.app import create_app
 from aura_vmd.enrol import load_enrolment, load_or_make_keys
-from tests.vmd.harness import (
-    GATEWAY_TOKEN,
-    JOIN_TOKEN,
-    Control,
-    Machine,
-    enrolled,
-    running,
-    until,
-    write_settings,
-)
+from tests.vmd.control_plane import GATEWAY_TOKEN, JOIN_TOKEN, Control, until
+from tests.vmd.harness import Machine, enrolled, running, write_settings
 
 
 async def test_enrolling_leaves_keys_the_sealed_answer_and_no_token(machine: Machine) -> None:

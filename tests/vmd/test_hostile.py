@@ -17,18 +17,18 @@ from aiohttp import web
 
 from aura_vmd.broker import BrokerLimits
 from aura_vmd.reflection import LARGEST_DECODED
+from tests.vmd.control_plane import Control
 from tests.vmd.harness import (
     TOKEN,
-    Control,
     Machine,
     Provider,
+    ask,
     basic,
     binding,
     credential,
     enrolled,
     policy,
 )
-from tests.vmd.test_broker import ask
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

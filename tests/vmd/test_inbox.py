@@ -9,17 +9,8 @@ from pathlib import Path
 import pytest
 
 from aura_core.wire import ControlKeys, VmKeys, parse_push, push_digest, verify_ack
-from tests.vmd.harness import (
-    GATEWAY_TOKEN,
-    INSTANCE,
-    Control,
-    Machine,
-    binding,
-    credential,
-    enrolled,
-    policy,
-    until,
-)
+from tests.vmd.control_plane import GATEWAY_TOKEN, INSTANCE, Control, until
+from tests.vmd.harness import Machine, binding, credential, enrolled, policy
 
 URL = "https://api.example.com"
 PLAIN = credential(binding(URL))

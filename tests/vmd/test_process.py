@@ -11,20 +11,9 @@ from aiohttp import web
 
 from aura_core.wire import parse_push
 from aura_vmd.files import TEMPORARY
-from tests.vmd.harness import (
-    TOKEN,
-    Control,
-    Machine,
-    Provider,
-    binding,
-    credential,
-    now_ms,
-    policy,
-    skill,
-    until,
-)
+from tests.vmd.control_plane import Control, now_ms, until
+from tests.vmd.harness import TOKEN, Machine, Provider, ask, binding, credential, policy, skill
 from tests.vmd.process import machine, started
-from tests.vmd.test_broker import ask
 
 
 async def test_a_daemons_life(root: Path, control: Control, provider: Provider) -> None:

@@ -23,7 +23,8 @@ from aura_core.skills import (
 from aura_vmd.app import main
 from aura_vmd.contents import SkillContent
 from aura_vmd.skills import Skills
-from tests.vmd.harness import Control, Machine, enrolled, now_ms, skill, until, write_settings
+from tests.vmd.control_plane import Control, now_ms, until
+from tests.vmd.harness import Machine, enrolled, skill, write_settings
 
 
 def manifest(name: str, text: str = "echo\n") -> VmSkillManifest:

@@ -17,16 +17,8 @@ from aura_core.errors import RevisionConflict, StaleRevision
 from aura_core.wire import Op, Push, VmKeys, parse_push
 from aura_vmd.files import TEMPORARY, read_nofollow, write_durably
 from aura_vmd.store import Held, Store
-from tests.vmd.harness import (
-    Control,
-    Provider,
-    binding,
-    credential,
-    enrolled,
-    policy,
-    running,
-    until,
-)
+from tests.vmd.control_plane import Control, until
+from tests.vmd.harness import Provider, binding, credential, enrolled, policy, running
 
 SUBJECTS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,40}", fullmatch=True)
 

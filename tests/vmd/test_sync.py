@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
+import pytest
+
 from aura_core.wire import parse_push, push_digest
+from tests.vmd.control_plane import GATEWAY_TOKEN, Control, until
 from tests.vmd.harness import (
-    GATEWAY_TOKEN,
     TOKEN,
-    Control,
     Machine,
     Provider,
+    ask,
     binding,
     credential,
     enrolled,
     policy,
     running,
     skill,
-    until,
 )
-from tests.vmd.test_broker import ask
 
 
 async def test_a_new_machine_pulls_what_it_lacks_and_acknowledges_it(
@@ -55,6 +56,15 @@ async def test_a_message_that_cannot_be_used_does_not_hold_up_the_others(
         control.want("policy", policy("email:read"), revision=1)
         await until(lambda: "policy" in control.acked, changed=control.changed)
         assert "c-bad" not in control.acked
+
+
+async def test_very_many_messages_are_acknowledged_in_parts(root: Path, control: Control) -> None:
+    async with enrolled(root, control):
+        for number in range(250):
+            control.want(f"c-{number}", b"", revision=1, op="delete")
+        control.messages_at_once = 250
+        await until(lambda: len(control.acked) == 250, changed=control.changed)
+        assert max(control.acks_at_once) <= 100
 
 
 async def test_without_its_control_plane_the_machine_goes_on(
@@ -101,6 +111,49 @@ async def test_health_with_the_token_is_everything_but_secrets(connected: Machin
     assert report["uptime_seconds"] >= 0
     assert {"version", "python", "skills", "store"} <= report.keys()
     assert TOKEN not in str(report)
+
+
+async def test_a_taken_port_costs_pushes_and_nothing_else(root: Path, control: Control) -> None:
+    taken = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with taken:
+        port = taken.sockets[0].getsockname()[1]
+        async with enrolled(root, control, listen={"host": "127.0.0.1", "port": port}) as machine:
+            control.want("policy", policy("email:read"), revision=1)
+            await until(lambda: "policy" in control.acked, changed=control.changed)
+            assert json.loads((await ask(machine, "/v1"))[2])["permissions"] == ["email:read"]
+            assert not machine.settings.layout.listen_file.exists()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"[" * 5000,
+        b'{"a":' * 1000 + b"1" + b"}" * 1000,
+        b'{"a":' * 9 + b"1" + b"}" * 9,
+        ('{"a": "' + "\N{SNOWMAN}" * 2500 + '"}').encode(),
+        b'{"a": NaN}',
+        b'{"a": 1e999}',
+        b'{"a": "\\ud800"}',
+        b'{"a": "\\u0000"}',
+        b'{"a": "' + b"x" * 20_000 + b'"}',
+        b"\xff",
+        b"[1]",
+    ],
+)
+async def test_a_hostile_runtime_cannot_silence_the_daemon(
+    root: Path, control: Control, said: bytes
+) -> None:
+    async def runtime(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said)
+        writer.close()
+
+    (root / "run/agent").mkdir(parents=True)
+    server = await asyncio.start_unix_server(runtime, root / "run/agent/runtime.sock")
+    readiness = {"socket": "/run/agent/runtime.sock"}
+    async with server, enrolled(root, control, runtime={"readiness": readiness}):
+        report = control.heartbeats[-1]["health"]["runtime"]
+        assert report == {"ready": True, "detail": {"status": 200}}
 
 
 async def test_the_runtimes_word_is_in_the_heartbeat(root: Path, control: Control) -> None:
