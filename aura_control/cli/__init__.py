@@ -1,5 +1,5 @@
-"""The command ``aura``. Each command's module is imported when it is called, so that
-``aura --help`` and ``aura plugins list`` start quickly."""
+"""The command ``aura``. What serving takes (the web, the database, durable work) is imported by the
+commands that need it, when they are called, so that the others start quickly."""
 
 from __future__ import annotations
 

@@ -114,17 +114,27 @@ def destroy(
     api = remote(data_dir, output)
     agent = api.call("DELETE", f"/api/agents/{agent_id}")
     if wait and agent["state"] != "destroyed":
-        _follow(api, output, agent_id, until={"destroyed"})
+        _follow(api, output, agent_id, until={"destroyed"}, since="destroying")
     output.document(agent)
     if not as_json:
         output.line(f"agent {agent_id} is gone" if wait else f"agent {agent_id} is going")
 
 
-def _follow(api: Remote, output: Output, agent_id: str, until: set[str] | None = None) -> None:
-    ends = until or ENDED
+def _follow(
+    api: Remote,
+    output: Output,
+    agent_id: str,
+    *,
+    until: set[str] | None = None,
+    since: str | None = None,
+) -> None:
+    """Print events as they come, from the state ``since`` on, up to one of the states ``until``."""
+    ends, shown = until or ENDED, since is None
     with api.events(f"/api/agents/{agent_id}/events", last_event_id="0") as events:
         for _, kind, data in events:
-            output.line(f"  {data.get('at', '')[11:19]} {_describe(kind, data)}")
+            shown = shown or data.get("state") == since
+            if shown:
+                output.line(f"  {data.get('at', '')[11:19]} {_describe(kind, data)}")
             if data.get("state") in ends:
                 return
 

@@ -8,15 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
-import httpx
 import typer
 
-from aura_control.bootstrap import load_vault
 from aura_control.cli.output import ExitCode, Output
 from aura_control.cli.registry import open_registry
 from aura_control.cli.remote import read_session
 from aura_control.cli.where import DataDir
-from aura_control.db.schema import require_current_schema
 from aura_control.settings import Settings, load_settings
 from aura_core.errors import AuraError
 from aura_core.manifest import OAuth2Auth
@@ -75,11 +72,15 @@ def _attempt(check: str, run: Callable[[], str]) -> Finding:
 
 
 def _keys(settings: Settings) -> str:
+    from aura_control.bootstrap import load_vault
+
     load_vault(settings)
     return "the keyring and the signing key are readable by their owner only"
 
 
 def _database(settings: Settings) -> str:
+    from aura_control.db.schema import require_current_schema
+
     asyncio.run(require_current_schema(settings.database))
     return "the schema is current"
 
@@ -121,6 +122,8 @@ def _isolation() -> Finding:
 
 
 def _control_plane(settings: Settings) -> Finding:
+    import httpx
+
     session = read_session(settings.data_dir)
     if session is None:
         return Finding(check="control plane", outcome="warn", detail="has not run here yet")

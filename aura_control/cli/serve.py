@@ -5,28 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvicorn
 from pydantic import SecretStr
-from starlette.applications import Starlette
 
-from aura_control.app import create_app
-from aura_control.bootstrap import Owner, ensure_keys, ensure_owner, load_vault
-from aura_control.cli.output import ExitCode, Output
-from aura_control.cli.registry import open_registry
+from aura_control.cli.output import Output
 from aura_control.cli.remote import Session, read_session, write_session
-from aura_control.logs import configure_logs
 from aura_control.settings import Settings, load_settings
 from aura_core.errors import AuraError, ConfigurationError
+
+if TYPE_CHECKING:
+    from aura_control.bootstrap import Owner
 
 __all__ = ["serve", "up"]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document when it is ready.")]
-_Ready = Callable[[], None]
 
 
 def up(
@@ -36,6 +31,9 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Run everything on this machine: makes keys, database and a first user where needed."""
+    from aura_control.bootstrap import ensure_keys, ensure_owner, load_vault
+    from aura_control.cli.server import run
+
     output = Output(as_json=as_json)
     try:
         listener, settings = _settings(data_dir, port)
@@ -49,7 +47,7 @@ def up(
             )
         session = Session(url=settings.public_url, token=owner.token)
         write_session(settings.data_dir, session)
-        _run(settings, listener, ready=lambda: _announce(output, settings, owner))
+        run(settings, listener, ready=lambda: _announce(output, settings, owner))
     except AuraError as error:
         raise output.error(error) from None
 
@@ -60,10 +58,12 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Run the control plane on keys and a database that exist already."""
+    from aura_control.cli.server import run
+
     output = Output(as_json=as_json)
     try:
         listener, settings = _settings(data_dir, port)
-        _run(
+        run(
             settings,
             listener,
             ready=lambda: output.document({"url": settings.public_url, "pid": os.getpid()}),
@@ -91,45 +91,6 @@ def _settings(data_dir: Path | None, port: int | None) -> tuple[socket.socket, S
         own = f"http://{host}:{listener.getsockname()[1]}"
         settings = load_settings(**given, public_url=own)
     return listener, settings
-
-
-def _run(settings: Settings, listener: socket.socket, ready: _Ready) -> None:
-    configure_logs(settings.log_level)
-    app = create_app(settings, open_registry(settings))
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="on",
-        timeout_graceful_shutdown=20,
-        server_header=False,
-        proxy_headers=False,
-    )
-    server = _Server(config, app, ready)
-    server.run(sockets=[listener])
-    if not server.started:
-        raise typer.Exit(ExitCode.FAILED)
-
-
-class _Server(uvicorn.Server):
-    """Tells when it answers: the address is printed only once it is true."""
-
-    def __init__(self, config: uvicorn.Config, app: Starlette, ready: _Ready) -> None:
-        super().__init__(config)
-        self._app = app
-        self._ready = ready
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # The server waits for its connections before it ends the application, and a stream of
-        # events never ends by itself.
-        if self.started:
-            self._app.state.services.events.close()
-        await super().shutdown(sockets=sockets)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started:
-            self._ready()
 
 
 def _announce(output: Output, settings: Settings, owner: Owner) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aura_control.bootstrap import Owner, add_user, load_vault, open_database
 from aura_control.cli.output import Output
 from aura_control.cli.where import DataDir
 from aura_control.settings import load_settings
 from aura_core.errors import AuraError
+
+if TYPE_CHECKING:
+    from aura_control.bootstrap import Owner
 
 __all__ = ["app"]
 
@@ -28,6 +30,8 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Add a user with a tenant of its own, and print an API token: it is shown only now."""
+    from aura_control.bootstrap import add_user, load_vault, open_database
+
     output = Output(as_json=as_json)
 
     async def run() -> Owner:

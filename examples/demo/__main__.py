@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 
 from examples.demo.steps import STEPS
-from examples.demo.story import StepFailed, Story, aura, console, program, say
+from examples.demo.story import StepFailed, Story, aura, console, program, say, until
 
 
 def main() -> int:
@@ -48,6 +48,7 @@ def main() -> int:
                 timeout=30,
             )
             stack.callback(story.api.close)
+            stack.callback(_clean_up, story)
             for step in STEPS:
                 name = (step.__doc__ or step.__name__).strip()
                 console.print(f"[bold]{name}[/]")
@@ -64,6 +65,13 @@ def main() -> int:
     shutil.rmtree(home)
     console.print("[bold green]done[/]: nothing is left running")
     return 0
+
+
+def _clean_up(story: Story) -> None:
+    """End the agent's machine when a step failed: it would go on by itself."""
+    if story.agent_id and any(story.machines()):
+        story.api.delete(f"/api/agents/{story.agent_id}")
+        until("end of the machine", lambda: not any(story.machines()))
 
 
 def _still_running(home: Path) -> list[str]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import html
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
 
 import httpx
 
+from examples.demo.page import Form
 from examples.demo.story import StepFailed, Story, say, until
+
+TOKEN = re.compile(rb"\bt[ar]-[A-Za-z0-9_-]{32}")
+"""What the twin's access and refresh tokens look like."""
 
 SCOPES = ["email:read", "calendar:read"]
 ROUTINES = [
@@ -44,24 +45,16 @@ def connect(story: Story) -> None:
     with httpx.Client(follow_redirects=True, timeout=30) as browser:
         consent = browser.get(link["url"])
         say(f"the consent page came from {consent.url.host}:{consent.url.port}: the twin")
-        target, fields = _allow(consent)
-        done = browser.post(target, data=fields)
+        form = Form(consent.text, url=str(consent.url))
+        if not form.found:
+            raise StepFailed(f"no consent page: {consent.status_code} {consent.text[:300]}")
+        done = browser.post(form.target, data=form.pressed("decision", "allow"))
     if done.status_code != 200:
         raise StepFailed(f"the callback answered {done.status_code}: {done.text[:300]}")
     rows = story.call("GET", "/api/integrations")["integrations"]
     story.connection = next(row for row in rows if row["provider"] == "google")
     say(f"{story.connection['metadata'].get('email')} is {story.connection['state']}")
     say(f"granted: {', '.join(s.rsplit('/', 1)[-1] for s in story.connection['scopes'])}")
-
-
-def _allow(page: httpx.Response) -> tuple[str, dict[str, str]]:
-    """Where and what the browser sends when a person clicks "Allow"."""
-    form = re.search(r'<form[^>]*action="([^"]*)"', page.text)
-    if page.status_code != 200 or form is None:
-        raise StepFailed(f"no consent page: {page.status_code} {page.text[:300]}")
-    fields = re.findall(r'<input[^>]*name="([^"]*)"[^>]*value="([^"]*)"', page.text)
-    target = urljoin(str(page.url), html.unescape(form.group(1)))
-    return target, {html.unescape(name): html.unescape(value) for name, value in fields}
 
 
 def deploy(story: Story) -> None:
@@ -145,33 +138,49 @@ def work(story: Story) -> None:
 def no_token(story: Story) -> None:
     """Look for the token everywhere the agent can look"""
     record = json.loads((story.machine / "machine.json").read_text())
-    uid = record.get("agent_uid")
-    looked, found = 0, []
-    for path in story.machine.rglob("*"):
-        if path.is_file() and _readable_by(path, uid):
-            looked += 1
-            if b"twin-at-" in path.read_bytes() or b"twin-rt-" in path.read_bytes():
-                found.append(str(path))
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if str(story.machine).encode() in (text := environ.read_bytes()):
-                looked += 1
-                if b"twin-at-" in text or b"twin-rt-" in text:
-                    found.append(str(environ))
-        except OSError:
+    agent, daemon = (record["accounts"][name]["uid"] for name in ("agent", "daemon"))
+    looked, closed, found = 0, 0, []
+    for path in sorted(story.machine.rglob("*")):
+        if not path.is_file():
             continue
+        if agent != daemon and not _open_to(agent, path, story.machine):
+            closed += 1
+            continue
+        looked += 1
+        if TOKEN.search(path.read_bytes()):
+            found.append(str(path))
+    for environ in _environments(story.machine):
+        looked += 1
+        if TOKEN.search(environ):
+            found.append("an environment")
     if found:
         raise StepFailed(f"a token was found in {found}")
-    who = f"user id {uid}" if uid else "the agent's user (not root here: the same as yours)"
-    say(f"{looked} files and environments readable by {who}: no token in any")
+    say(f"{record['isolation']}")
+    say(f"{looked} files and environments are open to the agent: no token in any")
+    say(f"{closed} files are closed to it")
 
 
-def _readable_by(path: Path, uid: int | None) -> bool:
-    if uid is None:
-        return os.access(path, os.R_OK)
+def _open_to(uid: int, path: Path, machine: Path) -> bool:
+    """Whether that user, in no other group than its own, may read the file."""
+    folders = [folder for folder in path.parents if machine in (folder, *folder.parents)]
+    return all(_may(uid, folder, 1) for folder in folders) and _may(uid, path, 4)
+
+
+def _may(uid: int, path: Path, bit: int) -> bool:
     status = path.stat()
     shift = 6 if status.st_uid == uid else 3 if status.st_gid == uid else 0
-    return bool((status.st_mode >> shift) & 4)
+    return bool((status.st_mode >> shift) & bit)
+
+
+def _environments(machine: Path) -> Iterator[bytes]:
+    """The environments of the machine's processes, as far as we may look."""
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            text = file.read_bytes()
+        except OSError:
+            continue
+        if f"AURA_ROOT={machine}".encode() in text:
+            yield text
 
 
 def health(story: Story) -> None:

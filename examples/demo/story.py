@@ -41,10 +41,14 @@ class Story:
             raise StepFailed(f"{method} {path}: {response.status_code} {response.text[:500]}")
         return response.json() if response.content else None
 
+    def machines(self) -> Iterator[Path]:
+        """The machines of the local compute: directories."""
+        return (self.home / "data" / "machines").glob("aura-*")
+
     @property
     def machine(self) -> Path:
-        """The agent's machine: a directory, for the local compute."""
-        return next((self.home / "data" / "machines").iterdir())
+        """The agent's machine."""
+        return next(self.machines())
 
 
 def aura(*arguments: str) -> list[str]:

@@ -7,6 +7,7 @@ import base64
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from aura_core.errors import InvalidInput
-from aura_core.skills import VmSkillManifest, VmWriteFile, unpack_skills
-from cloudinit_templates import MAX_USER_DATA, DaemonArchive, compose
+from aura_core.skills import VmSkillManifest, VmWriteFile, pack_skills, unpack_skills
+from cloudinit_templates import MAX_USER_DATA, DaemonArchive, compose, composing
 from tests.cloudinit import fast_tier
 from tests.cloudinit.plans import JOIN_TOKEN, bulky, contents, full_plan, plan, runtime, skill
 
@@ -88,6 +89,19 @@ def test_a_left_skill_keeps_its_unit_and_its_route() -> None:
     assert "/etc/systemd/system/aura-agent-slack-events.service" in files
     assert "/hooks/slack" in files["/etc/aura/Caddyfile"]
     assert "slack-skill" in composed.warnings[0]
+
+
+def test_skills_that_fit_are_packed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed: list[int] = []
+
+    def counted(skills: Sequence[VmSkillManifest]) -> bytes:
+        packed.append(len(skills))
+        return pack_skills(skills)
+
+    monkeypatch.setattr(composing, "pack_skills", counted)
+    composed = compose(plan(skills=[skill(f"s{n}") for n in range(5)]))
+    assert len(composed.skills_included) == 5
+    assert packed == [5]
 
 
 def test_no_left_skill_would_still_fit() -> None:

@@ -28,17 +28,8 @@ from tests.cloudinit import fast_tier
 from tests.cloudinit.plans import skill
 from tests.system.boot import Booted, boot
 from tests.system.image import image
-from tests.vmd.harness import (
-    INSTANCE,
-    JOIN_TOKEN,
-    TOKEN,
-    Control,
-    Provider,
-    binding,
-    credential,
-    now_ms,
-    policy,
-)
+from tests.vmd.control_plane import INSTANCE, JOIN_TOKEN, Control, now_ms
+from tests.vmd.harness import TOKEN, Provider, binding, credential, policy
 
 pytestmark = pytest.mark.system
 

@@ -20,18 +20,8 @@ from aura_core.skills import VmSkillManifest, VmWriteFile
 from aura_plugins.local.tests.machines import LABELS, alive, eventually
 from cloudinit_templates import Plan, compose
 from tests.cloudinit import fast_tier
-from tests.vmd.harness import (
-    INSTANCE,
-    JOIN_TOKEN,
-    TOKEN,
-    Control,
-    Provider,
-    binding,
-    credential,
-    now_ms,
-    policy,
-    serving,
-)
+from tests.vmd.control_plane import INSTANCE, JOIN_TOKEN, Control, now_ms
+from tests.vmd.harness import TOKEN, Provider, binding, credential, policy, serving
 
 # The command of a skill, without the CLI that skills share: one call through the daemon's socket.
 COMMAND = """\
