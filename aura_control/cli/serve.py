@@ -43,7 +43,7 @@ def up(
 def _prepared(output: Output, settings: Settings, email: str) -> Owner:
     from aura_control.bootstrap import ensure_keys, ensure_owner, load_vault
 
-    ensure_keys(settings)
+    asyncio.run(ensure_keys(settings))
     # The token of this data directory, whatever AURA_TOKEN says of another control plane.
     known = read_session(settings.data_dir, environment={})
     token = None if known is None else SecretStr(known.token)

@@ -75,7 +75,7 @@ async def surface(
     settings = Settings(
         data_dir=tmp_path / "data", default_compute="scripted", default_runtime="quiet"
     )
-    ensure_keys(settings)
+    await ensure_keys(settings)
     shutil.copy(blank, settings.data_dir / "aura.db")
     monkeypatch.syspath_prepend(str(PLUGINS))
     registry = Registry.discover(
