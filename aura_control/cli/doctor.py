@@ -10,12 +10,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from aura_control.cli.database import told_apart
 from aura_control.cli.output import ExitCode, Output
 from aura_control.cli.registry import open_registry
 from aura_control.cli.remote import read_session
 from aura_control.cli.where import DataDir
 from aura_control.settings import Settings, load_settings
-from aura_core.errors import AuraError, ConfigurationError
+from aura_core.errors import AuraError
 from aura_core.manifest import OAuth2Auth
 
 __all__ = ["Finding", "doctor"]
@@ -82,17 +83,10 @@ def _keys(settings: Settings) -> str:
 
 
 def _database(settings: Settings) -> str:
-    from sqlalchemy.exc import SQLAlchemyError
-
     from aura_control.db.schema import require_current_schema
 
-    try:
+    with told_apart():
         asyncio.run(require_current_schema(settings.database))
-    except (SQLAlchemyError, OSError) as error:
-        raise ConfigurationError(
-            f"the database cannot be opened ({type(error).__name__})",
-            hint="Is AURA_DATABASE_URL right, and does its server run?",
-        ) from None
     return "the schema is current"
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import SecretStr
 
+from aura_control.cli.database import told_apart
 from aura_control.cli.output import Output
 from aura_control.cli.remote import Session, read_session, write_session
 from aura_control.settings import Settings, load_settings
@@ -36,7 +37,8 @@ def up(
     output = Output(as_json=as_json)
     listener, settings = _settings(data_dir, port)
     with listener:
-        owner = _prepared(output, settings, email)
+        with told_apart():
+            owner = _prepared(output, settings, email)
         run(settings, listener, ready=lambda: _announce(output, settings, owner))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aura_control.cli.database import told_apart
 from aura_control.cli.output import Output
 from aura_control.cli.where import DataDir
 from aura_control.settings import load_settings
@@ -44,7 +45,8 @@ def add(
         finally:
             await database.close()
 
-    owner = asyncio.run(run())
+    with told_apart():
+        owner = asyncio.run(run())
     output.document({"tenant_id": owner.tenant_id, "user_id": owner.user_id, "token": owner.token})
     if not as_json:
         output.line(f"{owner.email}: API token {owner.token}")

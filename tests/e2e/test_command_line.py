@@ -145,6 +145,12 @@ FAILURES: dict[str, tuple[tuple[str, ...], dict[str, str], int]] = {
     "two documents": (("compose", "--out", "-"), {}, 2),
     "no data": (("agents", "list"), {"AURA_DATA_DIR": "/nowhere"}, 2),
     "no keys": (("serve", "--port", "0"), {"AURA_DATA_DIR": "/nowhere"}, 2),
+    "no data directory": (("up", "--data-dir", "/dev/null/x", "--port", "0"), {}, 2),
+    "no database": (
+        ("up", "--port", "0"),
+        {"AURA_DATABASE_URL": "postgresql://aura:sw0rdfish@127.0.0.1:9/x"},
+        2,
+    ),
     "nobody there": (
         ("agents", "list"), {"AURA_URL": "http://127.0.0.1:9", "AURA_TOKEN": "x"}, 3
     ),
@@ -162,6 +168,7 @@ def test_a_failure_has_its_exit_code_and_one_document(run: Run, name: str) -> No
             continue
         assert said.code == code, said
         assert "Traceback" not in said.err
+        assert "sw0rdfish" not in said.out + said.err
         if as_json:
             assert said.document["title"]
         else:
