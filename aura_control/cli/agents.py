@@ -144,5 +144,5 @@ def _follow(
 
 
 def _describe(kind: str, data: dict[str, Any]) -> str:
-    words = [kind, data.get("state") or data.get("subject") or "", data.get("reason") or ""]
+    words = [kind, data.get("subject"), data.get("reason")]
     return " ".join(str(word) for word in words if word)

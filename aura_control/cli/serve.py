@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +29,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document when it is
 def up(
     data_dir: Annotated[Path | None, typer.Option(help="Keys, database, machines.")] = None,
     port: Annotated[int | None, typer.Option(help="0 takes a free one.")] = None,
-    email: Annotated[str, typer.Option(help="Whom the first user is.")] = "owner@localhost",
+    email: Annotated[str, typer.Option(help="The first user's address.")] = "owner@localhost",
     as_json: Json = False,
 ) -> None:
     """Run everything on this machine: makes keys, database and a first user where needed."""
@@ -107,5 +108,7 @@ def _announce(output: Output, settings: Settings, owner: Owner) -> None:
     output.line(f"at {settings.public_url}", lead="Aura is up", style="bold green")
     output.line(f"  API token of {owner.email}: {owner.token}")
     output.line(f"  data: {settings.data_dir}")
-    output.line("  next, in another terminal: aura plugins list, aura connect PROVIDER")
+    called = Path(sys.argv[0])
+    own = called.relative_to(Path.cwd()) if called.is_relative_to(Path.cwd()) else called.name
+    output.line(f"  next, in another terminal: {own} plugins list, {own} connect PROVIDER")
     output.line("  ctrl-c stops it; agents' machines go on")

@@ -151,9 +151,10 @@ LIBRARIES = [
 
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_what_a_library_puts_into_its_messages_is_not_printed(
-    lines: io.StringIO, name: str
+    lines: io.StringIO, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library = logging.getLogger(name)
+    monkeypatch.setattr(library, "propagate", True)  # a server in another test turned it off
     for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
         library.log(level, "parameters: %s %r", HIDDEN, {"a": HIDDEN})
         library.log(level, f"GET /callback?code={HIDDEN} Cookie: {HIDDEN}, 'api_key': '{HIDDEN}'")
