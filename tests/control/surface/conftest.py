@@ -15,8 +15,8 @@ import httpx
 import pytest
 from sqlalchemy import MetaData, select
 
-from aura_control.bootstrap import ensure_keys
-from aura_control.db.columns import Base
+from aura_control.bootstrap import ensure_keys, issue_token
+from aura_control.db.columns import Base, new_id
 from aura_control.db.schema import migrate
 from aura_control.settings import Settings
 from aura_core.compute import HostContext
@@ -55,6 +55,21 @@ class Surface:
     @property
     def stranger(self) -> httpx.AsyncClient:
         return self.world.other
+
+    async def colleague(self) -> httpx.AsyncClient:
+        """Another user of the owner's tenant; takes the place of nobody."""
+        database, tenant_id, user_id = self.world.services.database, self.tenant_id, new_id()
+        async with database.transaction() as tx:
+            await tx.users.create(
+                tenant_id=tenant_id, user_id=user_id, email="c@example.org", actor="system"
+            )
+        token = await issue_token(database, tenant_id=tenant_id, user_id=user_id, name="first")
+        self.nobody.headers["Authorization"] = f"Bearer {token}"
+        return self.nobody
+
+    @property
+    def tenant_id(self) -> str:
+        return self.world.owner.tenant_id
 
     @property
     def nobody(self) -> httpx.AsyncClient:

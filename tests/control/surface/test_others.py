@@ -32,22 +32,25 @@ async def test_without_a_token_there_is_nothing(surface: Surface) -> None:
     assert surface.provider.calls == []
 
 
-async def test_another_tenant_finds_and_changes_nothing(surface: Surface) -> None:
-    """By the ids of the owner's agent, and under the names of the owner's connections."""
+@pytest.mark.parametrize("who", ["another tenant", "a colleague"])
+async def test_others_find_and_change_nothing(surface: Surface, who: str) -> None:
+    """By the ids of the owner's agent, and under the names of the owner's connections; a colleague
+    is another user of the owner's tenant."""
+    other = surface.stranger if who == "another tenant" else await surface.colleague()
     trial, before = Trial(surface), await surface.everything()
     for entry in (entry for entry in TABLE if entry.needs == "token"):
         path = entry.at(agent_id=surface.agent_id)
         if entry.lists:
-            answer = await surface.stranger.get(path)
+            answer = await other.get(path)
             assert answer.json() == {entry.lists: []}
         elif "{id}" in entry.path or entry.path.endswith("/validate") or entry.method == "DELETE":
-            await trial.send(surface.stranger, entry, path, (404,), **right(entry))
+            await trial.send(other, entry, path, (404,), **right(entry))
         elif entry.agent_field:
             names = {entry.agent_field: surface.agent_id}
             request: dict[str, Any] = {"params": names}
             if entry.takes == "json":
                 request = {"json": {**entry.good, **names}}
-            await trial.send(surface.stranger, entry, path, (404,), **request)
+            await trial.send(other, entry, path, (404,), **request)
         else:
             # Whose it is, is nowhere in the request: there is nothing of another to name.
             assert entry.key in {("GET", "/api/providers"), ("POST", "/api/agents")}
