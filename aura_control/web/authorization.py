@@ -94,6 +94,10 @@ async def callback(request: Request) -> Response:
         name = services.registry.get(connection.provider).name
     except AuraError as error:
         return _failure(request, provider, error)
+    except Exception:  # noqa: BLE001 - a plugin's code may raise anything
+        _log.exception("callback_broke", provider=provider[:64])
+        broken = AuraError("Something went wrong in Aura.", hint="Its log says what.")
+        return _failure(request, provider, broken)
     return _pages(request).connected(provider=provider, name=name)
 
 

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from aura_control.db.models import ConnectionState
+from aura_core.adapter import OAuthAdapter
 from tests.control.connections.conftest import Control, query_of
 from tests.control.connections.provider import Fault, answers, unreachable
 
@@ -208,6 +209,20 @@ async def test_an_exchange_that_fails_leaves_nothing(
     assert answer.status_code in (422, 502)
     assert "Not connected" in answer.text
     assert said in answer.text
+    assert await control.listed() == []
+
+
+async def test_a_plugin_that_breaks_is_said_on_the_page_too(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("the password is swordfish")
+
+    monkeypatch.setattr(OAuthAdapter, "process_oauth_tokens", broken)
+    answer = await control.connect()
+    assert answer.status_code == 500
+    assert "Not connected" in answer.text
+    assert "swordfish" not in answer.text
     assert await control.listed() == []
 
 
