@@ -139,7 +139,8 @@ async def test_an_interpreter_that_the_daemon_could_not_read_later_is_refused_at
     folder = root / "modules"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(BEFORE_ROOT_IS_GIVEN_UP)
-    async with started(root, PYTHONPATH=str(folder)) as daemon:
+    places = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    async with started(root, PYTHONPATH=places) as daemon:
         code, err = await daemon.wait()
     assert code == 78
     assert f"cannot read {folder}/sitecustomize.py" in err
