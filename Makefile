@@ -61,6 +61,11 @@ $(TOOLS)/stamp-node: .ci/tools tests/oidc_provider/package-lock.json $(VENV)/sta
 	@.ci/tools node
 	@touch $@
 
+$(TOOLS)/stamp-system: .ci/tools
+	$(SAY) tools "mmdebstrap"
+	@.ci/tools system
+	@touch $@
+
 .PHONY: setup
 setup: $(VENV)/stamp-development ## Make .venv with everything a developer needs
 
@@ -112,7 +117,7 @@ test: setup tools lint types contracts ## Everything that must hold before a cha
 	@$(PYTEST)
 
 .PHONY: test-system
-test-system: setup tools ## Tests that boot real machines in namespaces (Linux, root)
+test-system: setup tools $(TOOLS)/stamp-system ## Tests that boot real machines in namespaces (Linux, root)
 	$(SAY) test "pytest, system"
 	@python -m pytest --quiet --override-ini timeout=600 -m system
 
