@@ -116,8 +116,10 @@ ROUTINES = [
 ]
 
 
-def test_an_agent_works_within_its_permissions_and_goes(home: Path, notes: type[Notes]) -> None:
-    with control_plane(home, **settings(home)) as plane:
+def test_an_agent_works_within_its_permissions_and_goes(
+    machines_home: Path, notes: type[Notes]
+) -> None:
+    with control_plane(machines_home, **settings(machines_home)) as plane:
         made = plane.api.post("/api/integrations/notes", json={"fields": {"api_key": KEY}})
         assert made.status_code == 201, made.text
         answer = plane.api.post(
