@@ -117,7 +117,7 @@ def test_a_machine_goes_on_without_its_control_plane(machines_home: Path, port: 
     # As when the host is restarted: nothing of the machine is left but its directory.
     os.kill(json.loads((machine / "machine.lock").read_text())["pid"], signal.SIGKILL)
     until(lambda: processes_of(machine) == [])
-    with running(home, port) as two:
+    with running(machines_home, port) as two:
         until(lambda: len(processes_of(machine)) == len(before))
         shown = two.api.get(f"/api/agents/{agent['id']}").json()
         assert shown["state"] in ("running", "degraded")
