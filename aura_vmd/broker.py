@@ -37,7 +37,7 @@ from aura_vmd.gate import head_complete
 from aura_vmd.outgoing import ProviderClient, end_to_end
 from aura_vmd.policy import Permit, Policy
 from aura_vmd.problems import ANSWERED_BY, log_unexpected, problem, problem_response
-from aura_vmd.reflection import Search, needles
+from aura_vmd.reflection import Search
 
 __all__ = ["Broker", "BrokerLimits"]
 
@@ -192,8 +192,7 @@ class Broker:
         if answer.status < 200:
             raise ProviderUnavailable("The provider switches protocols without being asked to.")
         limit = self._limits.answer_body
-        wanted = needles(permit.payload)
-        search = Search(wanted, encoding=answer.headers.get("Content-Encoding", ""))
+        search = Search(permit.held.needles, encoding=answer.headers.get("Content-Encoding", ""))
         search.headers(answer.headers.items())
         if (answer.content_length or 0) > limit and request.method != "HEAD":
             raise _too_long(limit)
