@@ -72,7 +72,7 @@ class BrokerBinding(BaseModel):
     headers: Mapping[str, str] = Field(default_factory=dict)
     query: Mapping[str, str] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
-    rate_limit: RateLimit = RateLimit()
+    rate_limit: RateLimit = Field(default_factory=RateLimit)
     relocations: Mapping[str, str] = Field(default_factory=dict)
     public_fields: tuple[str, ...] = ()
     """Fields of the credential that are no secret (a user name, an account's id): a provider's

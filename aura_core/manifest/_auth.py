@@ -61,7 +61,7 @@ class OAuth2Auth(_Auth):
     client: OAuthClient
     authorization: Authorization
     token: TokenEndpoint
-    refresh: RefreshTokens = RefreshTokens()
+    refresh: RefreshTokens = Field(default_factory=RefreshTokens)
     userinfo: Call | None = None
     scopes: tuple[str, ...] = ()
     """Asked for at connection."""
@@ -94,7 +94,7 @@ class TokenExchangeAuth(_Auth):
     assertion: JwtAssertion | None = None
     """Signed before the first step."""
     steps: Annotated[tuple[ExchangeStep, ...], Field(min_length=1)]
-    response: TokenResponse = TokenResponse()
+    response: TokenResponse = Field(default_factory=TokenResponse)
     """Read from the last step's answer."""
 
 

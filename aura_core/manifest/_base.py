@@ -22,7 +22,7 @@ ParameterName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 class Frozen(BaseModel):
     """Immutable, no unknown keys: a misspelt key in a manifest is an error, not a silence."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 def template_variables(text: str) -> Iterator[str]:

@@ -133,7 +133,7 @@ class TokenEndpoint(Frozen):
     assertion_algorithm: Literal["RS256", "ES256", "PS256", "EdDSA"] | None = None
     """For ``private_key_jwt`` (RFC 7523)."""
     mtls: bool = False
-    response: TokenResponse = TokenResponse()
+    response: TokenResponse = Field(default_factory=TokenResponse)
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:

@@ -152,7 +152,7 @@ class Api(Frozen):
     headers: dict[HeaderName, str] = Field(default_factory=dict)
     """Sent with every call; values may hold variables (subscription keys, versions)."""
     query: dict[str, str] = Field(default_factory=dict)
-    rate_limit: RateLimit = RateLimit()
+    rate_limit: RateLimit = Field(default_factory=RateLimit)
     rules: tuple[Rule, ...] = ()
 
 
