@@ -123,5 +123,8 @@ def bind(manifest: Manifest, method: AuthMethod, variables: Mapping[str, str]) -
         rules=manifest.api.rules,
         rate_limit=manifest.api.rate_limit,
         relocations=dict(manifest.relocations),
-        public_fields=tuple(f.name for f in getattr(method, "fields", ()) if not f.secret),
+        public_fields=(
+            *(f.name for f in getattr(method, "fields", ()) if not f.secret),
+            *(("client_id",) if method.strategy == "oauth2" else ()),
+        ),
     )

@@ -6,7 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from aura_core.manifest._base import Frozen, Id, JsonPath, UrlTemplate
+from aura_core.manifest._base import (
+    Frozen,
+    Id,
+    JsonPath,
+    UrlTemplate,
+    template_variables,
+)
 from aura_core.manifest._oauth import (
     Authorization,
     ExchangeStep,
@@ -52,6 +58,18 @@ class _Auth(Frozen):
     discover: tuple[Call, ...] = ()
     """Follow-up calls after connecting; what they capture becomes variables and metadata."""
     revocation: Revocation | None = None
+
+    @property
+    def placed(self) -> tuple[str, ...]:
+        """Names of what the placements put into a request, each once."""
+        return tuple(
+            dict.fromkeys(
+                name
+                for placement in self.placements
+                for text in placement.texts
+                for name in template_variables(text)
+            )
+        )
 
 
 class OAuth2Auth(_Auth):

@@ -43,6 +43,11 @@ class Placement(Frozen):
             raise ValueError('at = "basic" needs username or password')
         return self
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The templates that are filled in at this place."""
+        return (self.username, self.password) if self.at == "basic" else (self.format,)
+
 
 BEARER = Placement(at="header", name="Authorization", format="Bearer {access_token}")
 """RFC 6750 §2.1, the default for OAuth."""
@@ -99,7 +104,8 @@ class Call(Frozen):
 
 
 class Variable(Frozen):
-    """A value that URL templates and formats may hold."""
+    """A value that URL templates and the API's headers may hold. It is kept in the open: what is
+    secret is a field of the credential."""
 
     name: VariableName
     provided_by: Literal["user", "callback", "token_response", "discovery", "api_key_suffix"] = (
@@ -112,7 +118,6 @@ class Variable(Frozen):
     """Full-match regular expression; without one: a DNS label (letters, digits, inner hyphens)."""
     url: bool = False
     """The value holds scheme and host; only https, and only hosts that ``hosts`` names."""
-    secret: bool = False
     required: bool = True
 
 
@@ -169,7 +174,7 @@ class Environment(Frozen):
 
     id: Id
     label: str
-    replaces: dict[str, str]
+    replaces: dict[UrlTemplate, UrlTemplate]
     """URL prefix to URL prefix."""
     hosts: tuple[HostPattern, ...] = ()
 
