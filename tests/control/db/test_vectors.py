@@ -42,12 +42,11 @@ async def test_what_is_stored_opens(database: Database) -> None:
                 actor="system",
             )
         for case in document["cases"]:
-            names = case["identity"]
-            where = [names[n] for n in ("tenant_id", "connection_id", "field", "revision")]
-            opened = await vault.open_field(tx, *where, case["stored"])
+            what = {**case["identity"], "stored": case["stored"]}
+            opened = await vault.open_field(tx, **what)
             assert opened.encode().hex() == case["plaintext"]
             with pytest.raises(EnvelopeError):
-                await vault.open_field(tx, *where[:3], where[3] + 1, case["stored"])
+                await vault.open_field(tx, **{**what, "revision": what["revision"] + 1})
 
 
 @pytest.fixture
@@ -103,7 +102,11 @@ async def test_an_acknowledgement_counts(
         if parse_push(case["message"].encode()).header.connection_id == "policy"
     )
     async with database.transaction() as tx:
-        where = {"tenant_id": world.tenant_id, "instance_id": joined.id, "subject": "policy"}
+        where: dict[str, Any] = {
+            "tenant_id": world.tenant_id,
+            "instance_id": joined.id,
+            "subject": "policy",
+        }
         revision = await tx.deliveries.desire(**where, op=DeliveryOp.PUT)
         assert revision == generate.REVISION
         assert await tx.deliveries.store_message(
