@@ -127,7 +127,9 @@ class BoundApi(ToolApi):
     def _refuse_reflection(self, answer: Reply) -> None:
         # An endpoint that echoes requests would hand the credential to whoever reads the answer.
         head = "\n".join(answer.headers.values()).encode()
-        for secret in self._fields.values():
+        for name, secret in self._fields.items():
+            if name in self._binding.public_fields:
+                continue
             value = secret.get_secret_value().encode()
             if len(value) >= _SHORTEST_SECRET and (value in answer.body or value in head):
                 raise PermissionDenied(
