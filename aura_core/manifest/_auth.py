@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from datetime import date
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from aura_core.manifest._base import (
     Frozen,
@@ -87,8 +88,14 @@ class OAuth2Auth(_Auth):
     device_authorization_url: UrlTemplate | None = None
     after_exchange: tuple[ExchangeStep, ...] = ()
     """Steps between the code exchange and a usable access token (long-lived tokens, sessions)."""
-    sunset: str | None = None
-    """ISO date on which the provider turns these endpoints off."""
+    sunset: date | None = None
+    """When the provider turns these endpoints off."""
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if self.client.secret_env is None and self.token.auth not in ("none", "custom"):
+            raise ValueError(f'token.auth = "{self.token.auth}" needs client.secret_env')
+        return self
 
 
 class ClientCredentialsAuth(_Auth):

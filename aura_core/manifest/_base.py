@@ -82,6 +82,15 @@ def check_host(text: str) -> str:
     return text
 
 
+def check_pattern(text: str) -> str:
+    """Accept a regular expression: a wrong one must show here and not when somebody connects."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return text
+
+
 def read_path(document: Any, path: str) -> Any:
     """What a :data:`JsonPath` leads to in a JSON document, or ``None``."""
     for part in _PATH_PART.finditer(path):
@@ -99,6 +108,9 @@ UrlTemplate = Annotated[
 ]
 HostPattern = Annotated[
     str, StringConstraints(min_length=1, max_length=255), AfterValidator(check_host)
+]
+Pattern = Annotated[
+    str, StringConstraints(min_length=1, max_length=512), AfterValidator(check_pattern)
 ]
 JsonPath = Annotated[
     str,

@@ -131,6 +131,12 @@ class Manifest(Frozen):
         declared = {variable.name for variable in method.variables}
         base = self.api.base_url
         start = base.partition("}")[0] + "}" if base.startswith("{") else urlsplit(base).netloc
+        first = next((v for v in method.variables if f"{{{v.name}}}" == start), None)
+        if first is not None and not first.url:
+            raise ValueError(
+                f"auth {method.id or method.strategy}: {start} begins api.base_url, so it holds "
+                "scheme and host and needs url = true"
+            )
         for pattern in (*self.hosts, start):
             for name in template_variables(pattern):
                 if name not in declared:

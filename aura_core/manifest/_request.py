@@ -14,6 +14,7 @@ from aura_core.manifest._base import (
     HttpMethod,
     Id,
     JsonPath,
+    Pattern,
     UrlTemplate,
     VariableName,
 )
@@ -114,7 +115,7 @@ class Variable(Frozen):
     label: str | None = None
     default: str | None = None
     choices: tuple[str, ...] = ()
-    pattern: str | None = None
+    pattern: Pattern | None = None
     """Full-match regular expression; without one: a DNS label (letters, digits, inner hyphens)."""
     url: bool = False
     """The value holds scheme and host; only https, and only hosts that ``hosts`` names."""
@@ -128,7 +129,7 @@ class KeyField(Frozen):
     label: str
     secret: bool = True
     required: bool = True
-    pattern: str | None = None
+    pattern: Pattern | None = None
     help: str | None = None
     max_length: Annotated[int, Field(ge=1, le=65536)] = 4096
 

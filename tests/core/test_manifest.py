@@ -113,6 +113,25 @@ def test_a_small_manifest() -> None:
             "{redirect_uri} is no part of the credential",
         ),
         (
+            HEAD + HOSTS + API + KEY + '[[auth.variables]]\nname = "pin"\npattern = "["\n',
+            "auth[0].variables[0].pattern",
+            "is not a regular expression",
+        ),
+        (
+            HEAD + HOSTS + API + OAUTH.replace(', auth = "none"', ""),
+            "auth[0]",
+            "needs client.secret_env",
+        ),
+        (
+            HEAD
+            + HOSTS
+            + API.replace("https://api.acme.example", "{site}/v1")
+            + KEY
+            + '[[auth.variables]]\nname = "site"\n',
+            "",
+            "needs url = true",
+        ),
+        (
             HEAD + HOSTS + API + KEY + '[[auth.variables]]\nname = "pin"\nsecret = true\n',
             "auth[0].variables[0].secret",
             "is not a key",
