@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from aura_control.db.columns import new_id
 from aura_control.db.engine import Database
-from aura_control.db.schema import migrate
+from aura_control.db.schema import migrate, version
 from aura_control.services.keys import Vault
 from aura_control.settings import Settings
 from aura_core.crypto import Keyring
@@ -42,7 +42,7 @@ class Owner:
     token: str = field(repr=False)
 
 
-def ensure_keys(settings: Settings) -> None:
+async def ensure_keys(settings: Settings) -> None:
     """Make the data directory, the keyring and the signing key where there are none.
 
     Only ``aura up`` calls this: a service that finds its keys missing must stop rather than start
@@ -50,18 +50,14 @@ def ensure_keys(settings: Settings) -> None:
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     if settings.master_keys is None and not settings.keyring_path.exists():
-        if _has_database(settings):
+        if await version(settings.database) is not None:
             raise ConfigurationError(
-                f"The database exists but its master keys are not at {settings.keyring_path}.",
+                f"The database is in use but its master keys are not at {settings.keyring_path}.",
                 hint="Put them back (AURA_MASTER_KEYS_FILE); new ones would open nothing.",
             )
         _write_secret(settings.keyring_path, Keyring.generate().dump().encode())
     if not settings.signing_key_path.exists():
         _write_secret(settings.signing_key_path, ControlKeys.generate().dump())
-
-
-def _has_database(settings: Settings) -> bool:
-    return settings.database_url is not None or (settings.data_dir / "aura.db").exists()
 
 
 def _write_secret(path: Path, content: bytes) -> None:

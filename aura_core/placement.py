@@ -172,12 +172,12 @@ def place(
 
 
 def _place_in_path(path: str, name: str, value: str) -> str:
-    # Only the marker is replaced: decoding the rest would make a path of it that nobody judged.
-    marker = re.compile(r"(?:\{|%7[Bb])" + re.escape(name) + r"(?:\}|%7[Dd])")
+    # Only the marker is decoded: decoding the rest would make path of what was part of a segment.
+    marker = re.compile(rf"(\{{|%7B){re.escape(name)}(\}}|%7D)", re.IGNORECASE)
     placed = quote(value, safe=":")
     if marker.search(path):
         return marker.sub(lambda _: placed, path)
-    return f"/{placed}{path}"
+    return "/" + placed + path
 
 
 def _place_in_body(body: bytes | None, content_type: str, name: str, value: str) -> bytes:

@@ -67,7 +67,7 @@ async def heartbeat(request: Request) -> JSONResponse:
         )
 
     instance, lacking = await _signed(request, services, _Heartbeat, take)
-    await heartbeats.tell_progress(services, instance)
+    await heartbeats.tell_progress(services.workflows, instance)
     if lacking:
         services.deliverer.wake()
     return JSONResponse(
@@ -97,7 +97,7 @@ async def ack(request: Request) -> JSONResponse:
         return await machines.acknowledge(tx, instance=instance, acks=body.acks)
 
     instance, held = await _signed(request, services, _Acks, take)
-    await heartbeats.tell_progress(services, instance)
+    await heartbeats.tell_progress(services.workflows, instance)
     return JSONResponse({"acked": [*held]})
 
 

@@ -37,7 +37,7 @@ def up(
     output = Output(as_json=as_json)
     try:
         listener, settings = _settings(data_dir, port)
-        ensure_keys(settings)
+        asyncio.run(ensure_keys(settings))
         # The token of this data directory, whatever AURA_TOKEN says of another control plane.
         known = read_session(settings.data_dir, environment={})
         token = None if known is None else SecretStr(known.token)

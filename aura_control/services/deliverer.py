@@ -22,9 +22,10 @@ from pydantic import SecretStr
 from aura_control.db.engine import Database
 from aura_control.db.models import Delivery, Instance
 from aura_control.db.transaction import Transaction
-from aura_control.ports import Clock, MachineClient
+from aura_control.ports import Clock, MachineClient, Workflows
 from aura_control.services.delivery import take_ack
 from aura_control.services.enrolment import open_gateway_token
+from aura_control.services.heartbeats import tell_progress
 from aura_control.services.keys import Vault
 from aura_control.services.sealing import Sealer
 from aura_core.errors import (
@@ -71,6 +72,7 @@ class OutboxDeliverer:
         sealer: Sealer,
         vault: Vault,
         machines: MachineClient,
+        workflows: Workflows,
         clock: Clock,
         pace: Pace | None = None,
     ) -> None:
@@ -78,6 +80,7 @@ class OutboxDeliverer:
         self._sealer = sealer
         self._vault = vault
         self._machines = machines
+        self._workflows = workflows
         self._clock = clock
         self._pace = pace or Pace()
         self._woken = asyncio.Event()
@@ -194,6 +197,7 @@ class OutboxDeliverer:
             raise SignatureInvalid("The machine acknowledged another message than was sent.")
         async with self._database.transaction() as tx:
             await take_ack(tx, instance=instance, ack=ack)
+        await tell_progress(self._workflows, instance)
 
     async def _lift(
         self, row: Delivery, instance: Instance, error: StaleRevision | RevisionConflict

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from aura_control.db.models import Delivery, Instance
 from aura_control.db.models import InstanceState as S
 from aura_control.db.transaction import Transaction
+from aura_control.ports import Workflows
 from aura_control.services.delivery import POLICY, catch_up, lacking, reconcile_skills
 from aura_control.services.enrolment import PROGRESS, provision_id
 from aura_core.errors import Conflict, InvalidInput
@@ -18,7 +19,15 @@ from aura_core.errors import Conflict, InvalidInput
 if TYPE_CHECKING:
     from aura_control.composition import Services
 
-__all__ = ["MISSED", "Health", "heartbeat", "judge", "mark_silent"]
+__all__ = [
+    "MISSED",
+    "Health",
+    "heartbeat",
+    "judge",
+    "mark_silent",
+    "settled",
+    "tell_progress",
+]
 
 MISSED = 3
 """Heartbeats that a machine may miss before it counts as degraded."""
@@ -97,11 +106,11 @@ async def heartbeat(
     return missing
 
 
-async def tell_progress(services: Services, instance: Instance) -> None:
+async def tell_progress(workflows: Workflows, instance: Instance) -> None:
     """Wakes the workflow that waits for a new machine. Called after each commit until it runs, so
     that a message that was lost in a crash is made good by the next heartbeat."""
     if instance.state is S.ENROLLING:
-        await services.workflows.send(provision_id(instance.id), PROGRESS, "heartbeat")
+        await workflows.send(provision_id(instance.id), PROGRESS, "heartbeat")
 
 
 def settled(instance: Instance, rows: Sequence[Delivery]) -> bool:

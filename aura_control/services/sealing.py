@@ -128,13 +128,15 @@ class Sealer:
             return None
         if connection.state is ConnectionState.DISCONNECTED:
             return None
-        # Before the credential, so that a machine learns how to use what it gets.
-        await reconcile_skills(
-            tx,
-            instance=instance,
-            wanted=await self._skills.wanted(tx, instance),
-            observed=instance.health.get("skills", {}),
-        )
+        if instance.last_heartbeat_at is not None:
+            # A new connection brings its skill. A machine that was not heard of yet has most of
+            # its skills from the user-data; what it lacks shows at its first heartbeat.
+            await reconcile_skills(
+                tx,
+                instance=instance,
+                wanted=await self._skills.wanted(tx, instance),
+                observed=instance.health.get("skills", {}),
+            )
         return await self._payload(tx, connection)
 
     async def _payload(self, tx: Transaction, connection: Connection) -> bytes | None:

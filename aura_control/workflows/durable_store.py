@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event
 
 __all__ = ["open_store"]
+
+_SUBSECONDS = (3, 42, 0)
+"""From this SQLite on, ``unixepoch('subsec')`` is known (sqlite.org/lang_datefunc.html). The engine
+takes it for granted on Python 3.12 and later, but the library is the system's: Debian 12 has 3.40,
+where the answer is NULL and every insert that relies on it fails."""
 
 
 def open_store(url: URL) -> Engine:
@@ -25,6 +32,8 @@ def open_store(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:
+        if sqlite3.sqlite_version_info < _SUBSECONDS:
+            connection.create_function("unixepoch", 1, lambda _: time.time())
         for pragma in (
             "busy_timeout=30000",
             "journal_mode=WAL",

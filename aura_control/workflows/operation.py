@@ -103,19 +103,20 @@ def compose_operation(
     timings = waits.timings or Timings(join=settings.join_seconds)
     skills = Skills(registry)
     sealer = Sealer(vault=vault, providers=providers, skills=skills)
-    deliverer = OutboxDeliverer(
-        database=database,
-        sealer=sealer,
-        vault=vault,
-        machines=machines,
-        clock=clock,
-        pace=waits.pace,
-    )
     engine = Engine(
         database_url=settings.durable,
         executor_id=settings.executor_id,
         poll_seconds=waits.poll,
         drain_seconds=waits.drain,
+    )
+    deliverer = OutboxDeliverer(
+        database=database,
+        sealer=sealer,
+        vault=vault,
+        machines=machines,
+        workflows=engine,
+        clock=clock,
+        pace=waits.pace,
     )
     computes = registry.computes()
     steps = MachineSteps(

@@ -86,9 +86,12 @@ def _first_document(process: subprocess.Popen[str], name: str, home: Path) -> di
     for line in process.stdout:
         text += line
         try:
-            return dict(json.loads(text))
+            document = dict(json.loads(text))
         except ValueError:
             continue
+        if "title" in document:
+            raise StepFailed(f"{name}: {document['title']} {document.get('hint') or ''}")
+        return document
     tail = (home / f"{name}.log").read_text()[-2000:]
     raise StepFailed(f"{name} ended before it was ready:\n{tail}")
 

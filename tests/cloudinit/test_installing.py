@@ -93,13 +93,13 @@ def install(
 
 
 def test_the_daemon_is_installed_from_the_archive_alone(tmp_path: Path, served: str) -> None:
-    done = install(tmp_path, served, [pip_wheel(), wheel("aura-vmd", "aura_vmd_example")])
+    done = install(tmp_path, served, [pip_wheel(), wheel("aura-vmd", "aura_vmd")])
     assert done.returncode == 0, done.stderr
     program = tmp_path / "opt/bin/aura-vmd"
     assert subprocess.check_output([program], text=True) == "the daemon runs\n"
     assert not (tmp_path / "wheels").exists()
     listed = {path.name for path in (tmp_path / "opt").glob("lib/python3*/site-packages/*")}
-    assert listed >= {"aura_vmd_example.py"}
+    assert listed >= {"aura_vmd.py"}
     assert not [name for name in listed if name.startswith("pip")]
 
 
@@ -111,7 +111,7 @@ def test_another_archive_than_the_pinned_is_refused(tmp_path: Path, served: str)
 
 
 def test_an_archive_without_pip_is_refused(tmp_path: Path, served: str) -> None:
-    done = install(tmp_path, served, [wheel("aura-vmd", "aura_vmd_example")])
+    done = install(tmp_path, served, [wheel("aura-vmd", "aura_vmd")])
     assert done.returncode == 1
     assert "pip" in done.stderr
     assert not (tmp_path / "opt").exists()

@@ -15,7 +15,8 @@ import pytest
 from aura_control.clients.locks import FileLocks, PostgresLocks
 from aura_control.db.engine import open_engine
 from aura_core.errors import RefreshFailed
-from tests.control.db.conftest import Postgres, postgres
+from tests.control.db.conftest import postgres
+from tests.postgres import Postgres
 
 __all__ = ["postgres"]
 

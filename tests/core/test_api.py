@@ -166,6 +166,9 @@ async def test_an_answer_that_repeats_the_credential_is_withheld(http: httpx.Asy
             with pytest.raises(PermissionDenied) as caught:
                 await api(http).get("/echo")
         assert caught.value.rule == "reflected"
+        with respx.mock:
+            respx.get(f"{BASE}/echo").mock(return_value=reply)
+            await api(http, facts={"public_fields": ("access_token",)}).get("/echo")
 
 
 async def test_an_answer_may_name_the_account(http: httpx.AsyncClient) -> None:

@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from tests.e2e.browser import Browser
+from tests.e2e.local_machines import destroy_all
 from tests.e2e.openid_provider import OpenIdProvider, User, openid_provider
 from tests.e2e.programs import ControlPlane, control_plane
 
@@ -31,6 +32,13 @@ def _directory() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="aura-", dir="/tmp"))
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def machines_home(home: Path) -> Iterator[Path]:
+    """A directory whose ``data`` holds local machines: none of them outlives the test."""
+    yield home
+    destroy_all(home / "data")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from aura_plugin_local.compute import LocalCompute
 
-__all__ = ["follow", "journal", "machines", "processes_of", "until"]
+__all__ = ["destroy_all", "follow", "journal", "machines", "processes_of", "until"]
 
 
 def follow(api: httpx.Client, agent_id: str, *states: str) -> list[tuple[str, dict[str, Any]]]:
@@ -64,3 +66,14 @@ def processes_of(machine: Path) -> list[str]:
         if str(machine).encode() in text:
             found.append((entry / "cmdline").read_bytes().decode())
     return found
+
+
+def destroy_all(data_dir: Path) -> None:
+    """Ends what a test that failed left running."""
+
+    async def destroy() -> None:
+        compute = LocalCompute(data_dir / "machines")
+        for machine in await compute.machines():
+            await compute.destroy(machine.name)
+
+    asyncio.run(destroy())

@@ -116,8 +116,10 @@ ROUTINES = [
 ]
 
 
-def test_an_agent_works_within_its_permissions_and_goes(home: Path, notes: type[Notes]) -> None:
-    with control_plane(home, **settings(home)) as plane:
+def test_an_agent_works_within_its_permissions_and_goes(
+    machines_home: Path, notes: type[Notes]
+) -> None:
+    with control_plane(machines_home, **settings(machines_home)) as plane:
         made = plane.api.post("/api/integrations/notes", json={"fields": {"api_key": KEY}})
         assert made.status_code == 201, made.text
         answer = plane.api.post(
@@ -132,6 +134,11 @@ def test_an_agent_works_within_its_permissions_and_goes(home: Path, notes: type[
         agent_id = answer.json()["id"]
         events = follow(plane.api, agent_id, "running", "failed")
         assert events[-1][1]["state"] == "running", events
+        shown = plane.api.get(f"/api/agents/{agent_id}").json()
+        assert shown["instance"]["left_to_daemon"] == []
+        # The skill came with the user-data: the daemon says so, and it is not sent again.
+        subjects = {row["subject"] for row in shown["deliveries"]}
+        assert subjects == {"policy", made.json()["id"]}
         (machine,) = machines(plane.data_dir)
         done = until(lambda: (runs := journal(machine)).get("read") and runs.get("write") and runs)
         assert done["read"]["exit_code"] == 0, done["read"]
@@ -146,6 +153,8 @@ def test_an_agent_works_within_its_permissions_and_goes(home: Path, notes: type[
         )
         assert changed.status_code == 200
         until(lambda: journal(machine)["write"]["exit_code"] == 0)
+        shown = plane.api.get(f"/api/agents/{agent_id}").json()
+        assert {row["subject"] for row in shown["deliveries"]} == subjects
         health = plane.api.get(f"/api/agents/{agent_id}/health").json()
         assert health["health"]["runtime"]["ready"] is True
         assert plane.api.delete("/api/integrations/notes").status_code == 200

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.postgres import running_postgres
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(180)
 def test_the_demonstration_ends_well_and_leaves_nothing_running() -> None:
+    demonstrate({})
+
+
+@pytest.mark.timeout(180)
+def test_it_runs_the_same_on_postgresql() -> None:
+    with running_postgres() as server:
+        demonstrate({"AURA_DATABASE_URL": server.create(), "AURA_DURABLE_URL": server.create()})
+
+
+def demonstrate(settings: dict[str, str]) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "examples.demo"],
         cwd=ROOT,
+        env={**os.environ, **settings},
         capture_output=True,
         text=True,
         timeout=170,

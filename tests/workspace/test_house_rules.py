@@ -102,3 +102,16 @@ def test_every_change_note_has_a_kind_that_is_known() -> None:
     known = re.compile(rf"\+[\w-]+[.](?:{'|'.join(kinds)})[.]md")
     notes = {path.name for path in (ROOT / "docs/changelog.d").iterdir()} - {"README.md"}
     assert [name for name in sorted(notes) if not known.fullmatch(name)] == []
+
+
+def test_names_of_tests_are_the_same_from_run_to_run() -> None:
+    # pytest names a parameter by its value, and two processes must collect the same names. The
+    # time in a gzip header changes every second.
+    found = [
+        f"{path}:{number}"
+        for path, text in texts()
+        if path.suffix == ".py" and path.name.startswith("test_")
+        for number, line in enumerate(text.splitlines(), 1)
+        if re.match(r"\s+\(gzip\.compress\((?!.*mtime=0)", line)
+    ]
+    assert found == []

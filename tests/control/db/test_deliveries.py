@@ -221,3 +221,43 @@ async def test_a_machine_with_new_keys_gets_everything_again(
     row = await _get(database, joined)
     assert (row.desired_revision, row.message, row.digest) == (revision + 1, None, None)
     assert await _due(database) == ["c1"]
+
+
+async def test_a_revision_can_be_lifted_above_what_the_machine_holds(
+    database: Database, joined: Instance, clock: Clock
+) -> None:
+    first = await _desire(database, joined)
+    async with database.transaction() as tx:
+        lifted = await tx.deliveries.desire(
+            tenant_id="t1",
+            instance_id=joined.id,
+            subject="c1",
+            op=DeliveryOp.PUT,
+            above=first + 10**6,
+            attempts=2,
+        )
+        fresh = await tx.deliveries.desire(
+            tenant_id="t1",
+            instance_id=joined.id,
+            subject="c2",
+            op=DeliveryOp.DELETE,
+            above=first + 10**7,
+        )
+    assert lifted == first + 10**6 + 1
+    assert fresh == first + 10**7 + 1
+    assert (await _get(database, joined)).attempts == 2
+    assert await _desire(database, joined) == lifted + 1
+
+
+async def test_busy_machines_are_left_for_later(
+    database: Database, joined: Instance, clock: Clock
+) -> None:
+    await _desire(database, joined)
+    async with database.reading() as tx:
+        assert await tx.deliveries.next_attempt() == clock.now
+        assert await tx.deliveries.next_attempt(busy=[joined.id]) is None
+    async with database.transaction() as tx:
+        assert await tx.deliveries.due(busy=[joined.id]) == []
+        assert [row.subject for row in await tx.deliveries.due()] == ["c1"]
+    async with database.reading() as tx:
+        assert await tx.deliveries.next_attempt() == clock.now + timedelta(seconds=30)

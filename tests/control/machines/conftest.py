@@ -28,7 +28,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, migrated: Path) -> Settings:
+async def settings(tmp_path: Path, migrated: Path) -> Settings:
     settings = Settings(
         data_dir=tmp_path / "data",
         public_url="http://127.0.0.1:8700",
@@ -36,7 +36,7 @@ def settings(tmp_path: Path, migrated: Path) -> Settings:
         default_runtime="quiet",
         heartbeat_seconds=5,
     )
-    ensure_keys(settings)
+    await ensure_keys(settings)
     shutil.copy(migrated, settings.data_dir / "aura.db")
     return settings
 

@@ -67,6 +67,7 @@ class Outbox:
             sealer=self.sealer,
             vault=self.vault,
             machines=self.client,
+            workflows=_Nobody(),
             clock=self.time,
         )
         self.scopes: frozenset[str] = frozenset()
@@ -242,6 +243,16 @@ class Outbox:
             **self.who, user_id=self.user_id, provider="notes"
         )
         return found
+
+
+class _Nobody:
+    """No workflow waits for this machine."""
+
+    async def start(self, name: str, workflow_id: str, *arguments: Any) -> None:
+        raise AssertionError("nothing starts a workflow here")
+
+    async def send(self, workflow_id: str, topic: str, message: Any) -> None:
+        raise AssertionError("the machine runs already")
 
 
 class _Only:

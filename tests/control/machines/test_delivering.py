@@ -88,10 +88,7 @@ async def test_a_skill_that_the_machine_has_is_not_sent(
     await world.until_state(agent["id"], "enrolling")
     vm = world.vms[agent["instance"]["id"]]
     vm.health["skills"] = {"notes-skill": skill.digest}
-    await vm.join()
-    await vm.heartbeat()
-    await vm.pull()
-    await vm.heartbeat()
+    await vm.boot()
     await world.until_state(agent["id"], "running")
     assert "skill:notes-skill" not in vm.held
 

@@ -258,6 +258,7 @@ async def open_world(
             )
         world.sign_in(*owners)
         yield world
+        world.boots = False
         for task in world.tasks:
             task.cancel()
         for outcome in await asyncio.gather(*world.tasks, return_exceptions=True):
