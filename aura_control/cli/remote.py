@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from aura_control.cli.output import ExitCode, Output
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = ["Remote", "Session", "read_session", "write_session"]
 
@@ -60,6 +61,8 @@ class Remote:
                 },
                 ExitCode.USAGE,
             )
+        import httpx  # here, so that commands that call nobody start without it
+
         self.output = output
         self.session = session
         self._http = httpx.Client(
@@ -70,6 +73,8 @@ class Remote:
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         """One call; answers the JSON document (``None`` for an empty answer)."""
+        import httpx
+
         try:
             response = self._http.request(method, path, **options)
         except httpx.TransportError as error:
@@ -81,6 +86,8 @@ class Remote:
     @contextmanager
     def events(self, path: str, *, last_event_id: str | None = None) -> Iterator[Iterator[Any]]:
         """Server-sent events as they come; each is ``(id, kind, data)``."""
+        import httpx
+
         headers = {"Accept": "text/event-stream"}
         if last_event_id is not None:
             headers["Last-Event-ID"] = last_event_id

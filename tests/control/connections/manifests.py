@@ -104,6 +104,9 @@ def write_manifests(directory: Path) -> Path:
         "acme": _OAUTH.format(id="acme", name="Acme", retry="safe"),
         "brittle": _OAUTH.format(id="brittle", name="Brittle", retry="never"),
         "unset": _UNSET.format(id="unset", name="Unset", retry="safe"),
+        "ending": _OAUTH.format(id="ending", name="Ending", retry="safe").replace(
+            "[auth.refresh]", "[auth.refresh]\nkeeps_old_if_absent = false"
+        ),
         "keyed": _KEY,
         "tenanted": _TENANTED,
         "soon": _SOON,
