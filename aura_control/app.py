@@ -80,7 +80,13 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with compose() as services:
+        async with AsyncExitStack() as stack:
+            try:
+                services = await stack.enter_async_context(compose())
+            except Exception as error:
+                # The server says of it only that starting failed.
+                app.state.failure = error
+                raise
             app.state.services = services
             app.state.pages = Pages(origin=settings.public_url)
             yield
@@ -127,6 +133,7 @@ async def _services(
 
         def refreshed(connection: Connection) -> None:
             deliverer.wake()
+            sweeper.wake()
             registry.notify(
                 "aura_refreshed",
                 provider=connection.provider,
@@ -161,6 +168,7 @@ async def _services(
             providers=providers,
             locks=locks,
             refresher=refresher,
+            renewals=sweeper,
             skills=operation.skills,
             sealer=operation.sealer,
             deliverer=deliverer,

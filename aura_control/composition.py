@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         MachineClient,
         Notifier,
         OAuthClients,
+        Renewals,
         Workflows,
     )
     from aura_control.services.keys import Vault
@@ -45,6 +46,7 @@ class Services:
     providers: Providers
     locks: Locks
     refresher: Refresher
+    renewals: Renewals
     skills: Skills
     sealer: Sealer
     deliverer: Deliverer

@@ -1,7 +1,11 @@
 """Logs: one JSON object a line on stderr, without secrets.
 
-Two nets catch what should not have been logged at all: values under a name that sounds secret, and
-text in the shape of a known secret. A ``SecretStr`` shows asterisks by itself.
+What is logged is said in our own words, with values that we name. What others say may hold
+anything: of an exception that is not ours only the type and the places are printed, of a library's
+message the template without its arguments, and that from warnings on.
+
+Two more nets catch what should not have been logged at all: values under a name that sounds secret,
+and text in the shape of a known secret. A ``SecretStr`` shows asterisks by itself.
 """
 
 from __future__ import annotations
@@ -9,20 +13,28 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+import traceback
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, TextIO
 
 import structlog
-from pydantic import SecretBytes, SecretStr
+from pydantic import SecretStr
+
+from aura_core.errors import AuraError
 
 __all__ = ["configure_logs", "get_logger", "mask"]
 
 _HIDDEN = "***"
 
+_OWN = ("aura_control", "aura_core", "cloudinit_templates")
+"""Loggers whose words are ours."""
+
+_SECRET_WORD = (
+    r"(?:tokens?|secrets?|passwords?|passwd|authorization|cookies?|api[_-]?keys?|verifier"
+    r"|credentials?|private[_-]?keys?|master[_-]?keys?)"
+)
 _SECRET_NAME = re.compile(
-    r"(^|_|-)(tokens?|secrets?|passwords?|authorization|cookies?|api_?keys?|verifier|code|state_?"
-    r"|credentials?|user_data|private_key|master_keys?)$",
-    re.IGNORECASE,
+    rf"{_SECRET_WORD}$|^(?:code|state|ticket|proof|user_data|exc_info|body)$", re.IGNORECASE
 )
 
 _SECRET_SHAPE = re.compile(
@@ -33,14 +45,15 @@ _SECRET_SHAPE = re.compile(
     r"[A-Za-z0-9._/-]{8,}"
     r"|\bm[1-9][0-9]*:(?:active|decrypt_only):[A-Za-z0-9_-]{20,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*"
-    r"|(?i:\b(?:access_token|refresh_token|client_secret|code|state|api_key|key|token|password)=)"
-    r"[^&\s\"']+"
+    r"|(?<=://)[^/\s@]*:[^/\s@]*(?=@)"
+    rf"|(?i:{_SECRET_WORD}[\"']?\s*[:=]\s*b?[\"']?)[^&\s\"',}}]+"
+    r"|(?i:\b(?:code|state|ticket|proof|key)=)[^&\s\"']+"
 )
 
 
 def mask(value: Any) -> Any:
     """``value`` without what looks like a secret, at any depth."""
-    if isinstance(value, SecretStr | SecretBytes):
+    if isinstance(value, SecretStr | bytes | bytearray):
         return _HIDDEN
     if isinstance(value, str):
         return _SECRET_SHAPE.sub(_HIDDEN, value)
@@ -63,6 +76,45 @@ def _masked(
             for name, value in event.items()}  # fmt: skip
 
 
+def _discreet(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """A library's message without what it put in."""
+    record: logging.LogRecord = event["_record"]
+    arguments = event.pop("positional_args", ())
+    if arguments and record.name.partition(".")[0] in _OWN:
+        event["event"] = str(event["event"]) % arguments
+    return event
+
+
+def _placed(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Exceptions by their types and places, with our own words and no others."""
+    given = event.pop("exc_info", None)
+    error = given[1] if isinstance(given, tuple) else given
+    if isinstance(error, BaseException):
+        event["exception"] = "\n".join(_lines(error, set()))
+    return event
+
+
+def _lines(error: BaseException, told: set[int]) -> Iterator[str]:
+    told.add(id(error))
+    kind = type(error)
+    words = error.message if isinstance(error, AuraError) else None
+    if isinstance(error, OSError):
+        words = error.strerror  # the system's own, without the name that it was about
+    yield f"{kind.__module__}.{kind.__qualname__}" + (f": {words}" if words else "")
+    for frame in traceback.extract_tb(error.__traceback__):
+        yield f"  {frame.filename}:{frame.lineno} in {frame.name}"
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    for other in (*inner, *([before] if before else [])):
+        if id(other) not in told:
+            yield "with" if other in inner else "after"
+            yield from _lines(other, told)
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger whose events are masked whoever prints them.
 
@@ -74,6 +126,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
         processors=[
             structlog.stdlib.filter_by_level,
             structlog.contextvars.merge_contextvars,
+            structlog.stdlib.PositionalArgumentsFormatter(),
             _masked,
             structlog.stdlib.render_to_log_kwargs,
         ],
@@ -84,30 +137,29 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def configure_logs(level: str, *, stream: TextIO | None = None) -> None:
-    """Sets this process's logging up; called by programs, never by a library.
-
-    HTTP clients log URLs, which may hold codes and keys in their query: they are heard from
-    warnings on.
-    """
+    """Sets this process's logging up; called by programs, never by a library."""
     number = logging.getLevelNamesMapping()[level.upper()]
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[
+                _discreet,
                 structlog.stdlib.add_log_level,
                 structlog.stdlib.ExtraAdder(),
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
             ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                _placed,
                 _masked,
                 structlog.processors.JSONRenderer(),
             ],
+            use_get_message=False,
+            pass_foreign_args=True,
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(number)
-    for name in ("httpx", "httpcore", "dbos", "alembic", "uvicorn.access"):
-        logging.getLogger(name).setLevel(max(number, logging.WARNING))
+    root.setLevel(max(number, logging.WARNING))
+    for name in _OWN:
+        logging.getLogger(name).setLevel(number)

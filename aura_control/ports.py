@@ -19,6 +19,7 @@ __all__ = [
     "MachineClient",
     "Notifier",
     "OAuthClients",
+    "Renewals",
     "Watch",
     "Workflows",
 ]
@@ -66,6 +67,14 @@ class Deliverer(Protocol):
 
     def wake(self) -> None:
         """There is something new to deliver; returns at once."""
+        ...
+
+
+class Renewals(Protocol):
+    """Renews tokens before they end."""
+
+    def wake(self) -> None:
+        """There are new tokens; returns at once."""
         ...
 
 

@@ -24,6 +24,7 @@ def routes() -> list[BaseRoute]:
             "/api/integrations/{provider}", integrations.disconnect_integration, methods=["DELETE"]
         ),
         Route("/api/integrations/{provider}/link", integrations.link_integration, methods=["POST"]),
+        Route("/api/integrations/{provider}/continue", authorization.proceed, methods=["POST"]),
         Route("/api/integrations/{provider}/callback", authorization.callback, methods=["GET"]),
         Route(
             "/api/integrations/{provider}/validate",

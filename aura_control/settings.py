@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     twins: Annotated[Mapping[str, str], NoDecode] = Field(default_factory=dict)
     """Providers that are played by a twin: ``google=http://127.0.0.1:9000,...``."""
 
+    metrics_token: SecretStr | None = None
+    """What a scraper of ``/metrics`` sends as bearer token. Without one, metrics are shown only
+    where the public address is this machine's own."""
     executor_id: str = "local"
     """The name of this process among those that share the databases; stable over restarts."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -108,6 +111,11 @@ class Settings(BaseSettings):
     def secure(self) -> bool:
         """Whether browsers come by https."""
         return self.public_url.startswith("https:")
+
+    @property
+    def local(self) -> bool:
+        """Whether it is reached on this machine only."""
+        return is_loopback(urlsplit(self.public_url).hostname or "")
 
     @property
     def database(self) -> str:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from aura_control.api.parameters import JsonObject, Text, agent_id_of
-from aura_control.api.request import Body, authenticate, read_body, services_of
+from aura_control.api.request import Body, authenticate, read_body, read_nothing, services_of
 from aura_control.db.models import Delivery, Instance
 from aura_control.services import agents
 from aura_control.services.agents import AgentChanges, AgentView, NewAgent
@@ -89,12 +89,14 @@ async def create_agent(request: Request) -> JSONResponse:
 
 async def list_agents(request: Request) -> JSONResponse:
     principal = await authenticate(request)
+    await read_nothing(request)
     views = await agents.list_agents(services_of(request), principal)
     return JSONResponse({"agents": [agent_document(view) for view in views]})
 
 
 async def get_agent(request: Request) -> JSONResponse:
     principal = await authenticate(request)
+    await read_nothing(request)
     view = await agents.get(services_of(request), principal, agent_id_of(request))
     return JSONResponse(agent_document(view))
 
@@ -118,6 +120,7 @@ async def update_agent(request: Request) -> JSONResponse:
 async def destroy_agent(request: Request) -> JSONResponse:
     """202 with the agent and the instance that is being destroyed; 404 once both are gone."""
     principal = await authenticate(request)
+    await read_nothing(request)
     view = await agents.destroy(services_of(request), principal, agent_id_of(request))
     return JSONResponse(agent_document(view), status_code=202)
 
@@ -125,6 +128,7 @@ async def destroy_agent(request: Request) -> JSONResponse:
 async def get_health(request: Request) -> JSONResponse:
     """What the machine reported last, and when."""
     principal = await authenticate(request)
+    await read_nothing(request)
     view = await agents.get(services_of(request), principal, agent_id_of(request))
     instance = view.instance
     return JSONResponse(

@@ -8,6 +8,7 @@ makes it immediate; an event that another process committed is seen at the next 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 from aura_control.api.parameters import agent_id_of
-from aura_control.api.request import authenticate, services_of
+from aura_control.api.request import authenticate, read_nothing, services_of
 from aura_control.db.models import Event
 from aura_control.db.transaction import Transaction
 from aura_control.services.agents import own
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["watch_agent"]
 
 _KEEP_ALIVE = 10.0
-_LARGEST_ID = 2**53
+_ID = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
 async def watch_agent(request: Request) -> StreamingResponse:
@@ -38,6 +39,7 @@ async def watch_agent(request: Request) -> StreamingResponse:
     does.
     """
     principal = await authenticate(request)
+    await read_nothing(request)
     services, agent_id = services_of(request), agent_id_of(request)
     last_id = _last_id(request)
     async with services.database.reading() as tx:
@@ -51,7 +53,7 @@ async def watch_agent(request: Request) -> StreamingResponse:
 
 def _last_id(request: Request) -> int:
     text = request.headers.get("last-event-id", "0")
-    if not text.isascii() or not text.isdigit() or int(text) > _LARGEST_ID:
+    if not _ID.fullmatch(text):
         raise InvalidInput(
             "Last-Event-ID is not an id of these events.",
             fields={"Last-Event-ID": "must be a whole number"},

@@ -16,10 +16,10 @@ from aura_control.api.request import (
     path_parameter,
     read_body,
     read_json,
-    read_query,
+    read_nothing,
     services_of,
 )
-from aura_control.services.authorization import Wish, make_link
+from aura_control.services.authorization import Wish
 from aura_control.services.connections import (
     ConnectionView,
     connect_with_fields,
@@ -27,6 +27,7 @@ from aura_control.services.connections import (
     validate_connection,
 )
 from aura_control.services.disconnect import disconnect, receipt_of
+from aura_control.services.links import make_link
 
 __all__ = [
     "connect_by_fields",
@@ -57,6 +58,7 @@ class FieldsBody(Body):
 async def list_integrations(request: Request) -> Response:
     """All connections of the user."""
     principal = await authenticate(request)
+    await read_nothing(request)
     views = await list_connections(services_of(request), principal)
     return JSONResponse({"integrations": [_connection(view) for view in views]})
 
@@ -85,7 +87,7 @@ async def connect_by_fields(request: Request) -> Response:
 
 
 async def link_integration(request: Request) -> Response:
-    """Makes a link that a browser without a token can open once."""
+    """Makes a link that a browser without a token can take up once."""
     principal = await authenticate(request)
     body = await read_body(request, LinkBody, optional=True)
     wish = Wish(auth=body.auth, agent_id=body.agent_id, variables=body.variables)
@@ -102,7 +104,7 @@ async def link_integration(request: Request) -> Response:
 async def validate_integration(request: Request) -> Response:
     """Asks the provider whether the credential works."""
     principal = await authenticate(request)
-    read_query(request)
+    await read_nothing(request)
     validation = await validate_connection(
         services_of(request), principal, path_parameter(request, "provider")
     )
@@ -112,6 +114,7 @@ async def validate_integration(request: Request) -> Response:
 async def disconnect_integration(request: Request) -> Response:
     """Ends the connection; answers the receipt as it stands."""
     principal = await authenticate(request)
+    await read_nothing(request)
     view = await disconnect(services_of(request), principal, path_parameter(request, "provider"))
     return JSONResponse(receipt_of(view))
 

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from aura_control.api.request import authenticate, services_of
+from aura_control.api.request import authenticate, read_nothing, services_of
 from aura_control.services.providers import auth_id
 from aura_core.manifest import AuthMethod
 from aura_core.registry import Listing
@@ -18,6 +18,7 @@ __all__ = ["list_providers"]
 async def list_providers(request: Request) -> Response:
     """Everything that can be connected, and what cannot with its reason."""
     await authenticate(request)
+    await read_nothing(request)
     listings = services_of(request).registry.listings()
     return JSONResponse({"providers": [_provider(listing) for listing in listings]})
 

@@ -6,7 +6,6 @@ is read as bytes, because those are what was signed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
@@ -15,13 +14,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from aura_control.api.parameters import JsonObject
-from aura_control.api.request import Body, checked, services_of
+from aura_control.api.request import Body, checked, limited_body, parse_json, services_of
 from aura_control.composition import Services
 from aura_control.db.models import Instance
 from aura_control.db.transaction import Transaction
 from aura_control.services import enrolment, heartbeats, machines
-from aura_core.errors import MalformedMessage, MessageTooLarge
-from aura_core.wire import MAX_MESSAGE_BYTES
+from aura_core.errors import MalformedMessage
 
 __all__ = ["ack", "heartbeat", "join", "pull"]
 
@@ -48,7 +46,7 @@ class _Acks(Body):
 
 async def join(request: Request) -> Response:
     """The sealed answer to a machine's join request."""
-    answer = await enrolment.join(services_of(request), await _raw(request))
+    answer = await enrolment.join(services_of(request), await limited_body(request))
     return Response(answer, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
@@ -114,7 +112,7 @@ async def _signed(
 
     The signature is checked before that transaction: strangers do not get to hold up writers.
     """
-    raw = await _raw(request)
+    raw = await limited_body(request)
     async with services.database.reading() as tx:
         instance_id = await enrolment.authenticate(
             tx,
@@ -130,34 +128,13 @@ async def _signed(
 
 
 def _parsed(raw: bytes) -> Any:
-    """JSON, with fractions unlike the sealed messages': reports hold load averages."""
     try:
-        return json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
-    except (ValueError, RecursionError):
+        return parse_json(raw)
+    except ValueError:
         raise MalformedMessage("The body is not JSON, or names a key twice.") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("a key comes twice")
-    return document
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")  # RFC 8259 §6
 
 
 def _signed_path(request: Request) -> str:
     query = request.url.query
     path = request.scope.get("raw_path", b"").decode("ascii", "replace") or request.url.path
     return f"{path}?{query}" if query else path
-
-
-async def _raw(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_MESSAGE_BYTES:
-            raise MessageTooLarge(f"The body is larger than {MAX_MESSAGE_BYTES} bytes.")
-    return bytes(body)

@@ -3,11 +3,18 @@ commands that need it, when they are called, so that the others start quickly.""
 
 from __future__ import annotations
 
+import sys
+
 __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; an error of ours becomes its words and an exit code."""
     from aura_control.cli.main import build
+    from aura_control.cli.output import Output
+    from aura_core.errors import AuraError
 
-    build()()
+    try:
+        build()()
+    except AuraError as error:
+        sys.exit(Output(as_json="--json" in sys.argv).error(error).exit_code)

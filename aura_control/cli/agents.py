@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from aura_control.cli.files import read_json_file
 from aura_control.cli.output import ExitCode, Output
 from aura_control.cli.remote import Remote
 from aura_control.cli.where import DataDir, remote
@@ -17,7 +18,8 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True, help="Agents and the machines that run them.")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-ENDED = {"running", "degraded", "failed", "destroyed"}
+WORKING = {"running", "degraded"}
+ENDED = WORKING | {"failed", "destroyed"}
 
 
 @app.command()
@@ -36,7 +38,7 @@ def create(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Deploy an agent. Exits 1 if it ends up failed."""
+    """Deploy an agent. Exits 1 if it does not come to run."""
     output = Output(as_json=as_json)
     api = remote(data_dir, output)
     body: dict[str, Any] = {"name": name, "permissions": {"scopes": sorted(scope or [])}}
@@ -47,7 +49,7 @@ def create(
     if runtime:
         body["runtime"] = runtime
     if config:
-        body["config"] = json.loads(config.read_text())
+        body["config"] = read_json_file(config)
     agent = api.call("POST", "/api/agents", json=body)
     if wait:
         _follow(api, output, agent["id"])
@@ -55,7 +57,9 @@ def create(
     output.document(agent)
     if not as_json:
         output.line(f"agent {agent['id']} is {agent['state']}")
-    if agent["state"] == "failed":
+        if agent["state_reason"]:
+            output.line(f"  {agent['state_reason']}")
+    if wait and agent["state"] not in WORKING:
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -84,7 +88,7 @@ def show(agent_id: str, data_dir: DataDir = None, as_json: Json = False) -> None
     output.document({"agent": agent, "health": health})
     if as_json:
         return
-    output.line(f"[bold]{agent['name']}[/] ({agent['id']}) is {agent['state']}")
+    output.line(f"({agent['id']}) is {agent['state']}", lead=agent["name"])
     output.table(
         ["SUBJECT", "OP", "DESIRED", "ACKNOWLEDGED"],
         [
@@ -140,5 +144,5 @@ def _follow(
 
 
 def _describe(kind: str, data: dict[str, Any]) -> str:
-    words = [kind, data.get("state") or data.get("subject") or "", data.get("reason") or ""]
+    words = [kind, data.get("subject"), data.get("reason")]
     return " ".join(str(word) for word in words if word)

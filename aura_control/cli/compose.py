@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import SecretStr
 
+from aura_control.cli.files import read_json_file
 from aura_control.cli.output import Output
 from aura_control.cli.registry import open_registry
 from aura_control.settings import load_settings
 from aura_core.encoding import b64url
-from aura_core.errors import AuraError, InvalidInput
+from aura_core.errors import ConfigurationError, InvalidInput
 
 if TYPE_CHECKING:
     from cloudinit_templates import Plan
@@ -40,17 +41,21 @@ def compose(
     from cloudinit_templates import compose as compose_plan
 
     output = Output(as_json=as_json)
-    try:
-        plan = _plan(providers or [], runtime, config)
-        composed = compose_plan(plan)
-    except AuraError as error:
-        raise output.error(error) from None
+    composed = compose_plan(_plan(providers or [], runtime, config))
     text = json.dumps(composed.cloud_config, indent=2) if readable else composed.user_data
     if out == Path("-"):
+        if as_json:
+            raise ConfigurationError(
+                "Standard output cannot hold both the user-data and a JSON document.",
+                hint="Name a file with --out.",
+            )
         typer.echo(text)
         return
     if out is not None:
-        out.write_text(text)
+        try:
+            out.write_text(text)
+        except OSError as error:
+            raise ConfigurationError(f"{out} cannot be written: {error.strerror}.") from None
     output.document(
         {
             "size": composed.size,
@@ -89,7 +94,7 @@ def _plan(providers: list[str], runtime: str | None, config: Path | None) -> Pla
         )
     keys = ControlKeys.generate()
     spec = AgentSpec(
-        agent_id="example", name="Example", config=json.loads(config.read_text()) if config else {}
+        agent_id="example", name="Example", config=read_json_file(config) if config else {}
     )
     return Plan(
         instance_id="example",

@@ -34,13 +34,17 @@ def connect(
     output = Output(as_json=as_json)
     api = remote(data_dir, output)
     entry = _provider(api, output, provider)
+    if not entry["auth"]:
+        raise output.fail(
+            {"title": f"{provider} cannot be connected: {entry['reason']}"}, ExitCode.FAILED
+        )
     if entry["auth"][0]["strategy"] == "oauth2":
         connection = _by_browser(api, output, provider, agent, browser, wait)
     else:
-        connection = _by_fields(api, provider, entry["auth"][0], field or [])
+        connection = _by_fields(api, output, provider, agent, entry["auth"][0], field or [])
     output.document(connection)
     if not as_json:
-        output.line(f"[green]connected[/] {provider}: {_account(connection)}")
+        output.line(f"{provider}: {_account(connection)}", lead="connected", style="green")
 
 
 def _provider(api: Remote, output: Output, provider: str) -> dict[str, Any]:
@@ -59,17 +63,18 @@ def _provider(api: Remote, output: Output, provider: str) -> dict[str, Any]:
 def _by_browser(
     api: Remote, output: Output, provider: str, agent: str | None, browser: bool, wait: int
 ) -> Any:
-    before = _find(api, provider)
+    before = (_find(api, provider) or {}).get("connected_at")
     body = {} if agent is None else {"agent_id": agent}
     link = api.call("POST", f"/api/integrations/{provider}/link", json=body)
-    output.line(f"Open this address in a browser to allow the access:\n  {link['url']}")
+    output.line("Open this address in your browser, and continue there; it works once:")
+    output.line(f"  {link['url']}")
     if browser:
         webbrowser.open(link["url"])
     deadline = time.monotonic() + wait
     with output.console.status("waiting for the browser"):
         while time.monotonic() < deadline:
             now = _find(api, provider)
-            if now and now.get("state") == "connected" and now != before:
+            if now and now["state"] == "connected" and now["connected_at"] != before:
                 return now
             time.sleep(1.0)  # a person is clicking; nothing else tells when they are done
     raise output.fail(
@@ -77,14 +82,23 @@ def _by_browser(
     )
 
 
-def _by_fields(api: Remote, provider: str, auth: dict[str, Any], given: list[str]) -> Any:
+def _by_fields(
+    api: Remote,
+    output: Output,
+    provider: str,
+    agent: str | None,
+    auth: dict[str, Any],
+    given: list[str],
+) -> Any:
     values = dict(item.partition("=")[::2] for item in given)
     for descriptor in auth.get("fields", []):
         if descriptor["name"] not in values and descriptor.get("required", True):
             values[descriptor["name"]] = typer.prompt(
                 descriptor["label"], hide_input=descriptor.get("secret", True), err=True
             )
-    return api.call("POST", f"/api/integrations/{provider}", json={"fields": values})
+    body = {"fields": values} if agent is None else {"fields": values, "agent_id": agent}
+    with output.console.status(f"asking {provider} whether it accepts this"):
+        return api.call("POST", f"/api/integrations/{provider}", json=body)
 
 
 def _find(api: Remote, provider: str) -> dict[str, Any] | None:
@@ -124,7 +138,9 @@ def list_(data_dir: DataDir = None, as_json: Json = False) -> None:
 def disconnect(provider: str, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Revoke at the provider, wipe the machines, and print the receipt."""
     output = Output(as_json=as_json)
-    receipt = remote(data_dir, output).call("DELETE", f"/api/integrations/{provider}")
+    api = remote(data_dir, output)
+    with output.console.status(f"revoking the access at {provider}"):
+        receipt = api.call("DELETE", f"/api/integrations/{provider}")
     output.document(receipt)
     if not as_json:
         print_receipt(output, receipt)

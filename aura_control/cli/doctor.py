@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from aura_control.cli.database import told_apart
 from aura_control.cli.output import ExitCode, Output
 from aura_control.cli.registry import open_registry
 from aura_control.cli.remote import read_session
@@ -42,8 +43,11 @@ def doctor(
     if not as_json:
         colours = {"ok": "green", "warn": "yellow", "fail": "red"}
         for finding in findings:
-            mark = f"[{colours[finding.outcome]}]{finding.outcome:<4}[/]"
-            output.line(f"{mark} {finding.check}: {finding.detail}")
+            output.line(
+                f"{finding.check}: {finding.detail}",
+                lead=f"{finding.outcome:<4}",
+                style=colours[finding.outcome],
+            )
             if finding.hint and finding.outcome != "ok":
                 output.line(f"     {finding.hint}")
     if any(finding.outcome == "fail" for finding in findings):
@@ -81,7 +85,8 @@ def _keys(settings: Settings) -> str:
 def _database(settings: Settings) -> str:
     from aura_control.db.schema import require_current_schema
 
-    asyncio.run(require_current_schema(settings.database))
+    with told_apart():
+        asyncio.run(require_current_schema(settings.database))
     return "the schema is current"
 
 
@@ -129,7 +134,7 @@ def _control_plane(settings: Settings) -> Finding:
         return Finding(check="control plane", outcome="warn", detail="has not run here yet")
     try:
         answer = httpx.get(f"{session.url}/readyz", timeout=5)
-    except httpx.TransportError:
+    except (httpx.HTTPError, httpx.InvalidURL):
         return Finding(
             check="control plane",
             outcome="warn",

@@ -16,6 +16,9 @@ def build() -> typer.Typer:
         pretty_exceptions_show_locals=False,  # locals hold secrets
         add_completion=False,
         help="Connect an AI agent to services and run it, without giving it a credential.",
+        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the control plane does"
+        " not answer, 4 it refuses the API token. With --json exactly one document is on standard"
+        " output, also when a command fails.",
     )
     app.command()(serve.up)
     app.command()(serve.serve)

@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from aura_core.errors import AuraError, ConfigurationError
 
 __all__ = ["ExitCode", "Output"]
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-class ExitCode:
-    """Exit codes that scripts can rely on."""
+
+class ExitCode(IntEnum):
+    """Exit codes that scripts can rely on; ``aura --help`` lists them."""
 
     OK = 0
     FAILED = 1
+    """It was tried and did not succeed."""
     USAGE = 2
+    """The command line, a setting or a file is wrong; nothing was tried."""
     UNREACHABLE = 3
+    """The control plane does not answer."""
     REFUSED = 4
+    """The control plane does not accept the API token, or does not allow it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """Where a command's answer goes. Progress and errors go to standard error, so that
-    ``--json`` leaves exactly one document on standard output."""
+    """Where a command's answer goes. With ``as_json`` all but one document goes to standard error:
+    exactly that document is on standard output, whether the command succeeds or fails."""
 
     as_json: bool
 
@@ -42,9 +51,9 @@ class Output:
         if self.as_json:
             typer.echo(json.dumps(value, indent=2, sort_keys=True, default=str))
 
-    def line(self, text: str) -> None:
-        """A line for people."""
-        self.console.print(text)
+    def line(self, text: str, *, lead: str = "", style: str = "bold") -> None:
+        """A line for people, after a ``lead`` in that style."""
+        self.console.print(_text(lead, style), _text(text), sep=" " if lead else "")
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """A table for people; nothing when JSON was asked for."""
@@ -54,23 +63,34 @@ class Output:
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(_text, row))
         self.console.print(table)
 
     def error(self, error: AuraError) -> typer.Exit:
         """Report one of our own errors and make the exit to raise."""
         code = ExitCode.USAGE if isinstance(error, ConfigurationError) else ExitCode.FAILED
-        return self.fail({"title": error.message, "hint": error.hint}, code)
+        fields = getattr(error, "fields", None) or {}
+        return self.fail(
+            {"title": error.message, "hint": error.hint, **({"fields": fields} if fields else {})},
+            code,
+        )
 
-    def fail(self, problem: Mapping[str, Any], code: int) -> typer.Exit:
+    def fail(self, problem: Mapping[str, Any], code: ExitCode) -> typer.Exit:
         """Report a problem and make the exit to raise."""
         if self.as_json:
-            typer.echo(json.dumps(dict(problem), indent=2, sort_keys=True, default=str))
+            self.document(dict(problem))
         else:
             console = Console(stderr=True, highlight=False, soft_wrap=True)
-            console.print(f"[bold red]error[/]: {problem.get('detail') or problem.get('title')}")
+            words = str(problem.get("detail") or problem.get("title"))
+            console.print(_text("error:", "bold red"), _text(words))
             for field, reason in (problem.get("fields") or {}).items():
-                console.print(f"  {field}: {reason}", markup=False)
+                console.print(_text(f"  {field}: {reason}"))
             if problem.get("hint"):
-                console.print(f"  {problem['hint']}", markup=False)
+                console.print(_text(f"  {problem['hint']}"))
         return typer.Exit(code)
+
+
+def _text(words: str, style: str = "") -> Text:
+    """Text as it is. Names and reasons come from users and providers: they are neither markup, nor
+    may they drive the terminal."""
+    return Text(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", words), style=style)

@@ -11,7 +11,7 @@ import typer
 from aura_control.cli.output import ExitCode, Output
 from aura_control.cli.registry import open_registry
 from aura_control.settings import load_settings
-from aura_core.errors import AuraError
+from aura_core.errors import ConfigurationError
 from aura_core.registry import Listing
 
 __all__ = ["app"]
@@ -71,11 +71,13 @@ def twin(
     def ready(origin: str) -> None:
         output.document({"provider": provider, "origin": origin, "pid": os.getpid()})
         if not as_json:
-            output.line(f"[bold]{provider}[/] is served at {origin} (ctrl-c ends it)")
+            output.line(f"is served at {origin} (ctrl-c ends it)", lead=provider)
             output.line(f"  point a control plane at it: AURA_TWINS={provider}={origin}")
 
+    manifest = open_registry(load_settings()).get(provider)
     try:
-        manifest = open_registry(load_settings()).get(provider)
         asyncio.run(serve_twin(manifest, host="127.0.0.1", port=port, ready=ready))
-    except AuraError as error:
-        raise output.error(error) from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"Port {port} cannot be used: {error.strerror}.", hint="Choose another with --port."
+        ) from None

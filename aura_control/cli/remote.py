@@ -61,27 +61,22 @@ class Remote:
                 },
                 ExitCode.USAGE,
             )
-        import httpx  # here, so that commands that call nobody start without it
 
         self.output = output
         self.session = session
-        self._http = httpx.Client(
-            base_url=session.url,
-            headers={"Authorization": f"Bearer {session.token}"},
-            timeout=httpx.Timeout(30.0, connect=5.0),
-        )
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         """One call; answers the JSON document (``None`` for an empty answer)."""
         import httpx
 
         try:
-            response = self._http.request(method, path, **options)
-        except httpx.TransportError as error:
+            with self._client() as http:
+                response = http.request(method, path, **options)
+            if not response.is_error:
+                return response.json() if response.content else None
+        except (httpx.TransportError, httpx.InvalidURL, ValueError) as error:
             raise self._unreachable(error) from None
-        if response.is_error:
-            raise self._refused(response)
-        return response.json() if response.content else None
+        raise self._refused(response)
 
     @contextmanager
     def events(self, path: str, *, last_event_id: str | None = None) -> Iterator[Iterator[Any]]:
@@ -93,30 +88,38 @@ class Remote:
             headers["Last-Event-ID"] = last_event_id
         timeout = httpx.Timeout(60.0, connect=5.0)
         try:
-            with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+            with (
+                self._client() as http,
+                http.stream("GET", path, headers=headers, timeout=timeout) as response,
+            ):
                 if response.is_error:
                     response.read()
                     raise self._refused(response)
                 yield _parse_events(response.iter_lines())
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from None
 
-    def _unreachable(self, error: httpx.TransportError) -> Exception:
+    def _client(self) -> httpx.Client:
+        return httpx.Client(
+            base_url=self.session.url,
+            headers={"Authorization": f"Bearer {self.session.token}"},
+            timeout=httpx.Timeout(30.0, connect=5.0),
+        )
+
+    def _unreachable(self, error: Exception) -> Exception:
         return self.output.fail(
             {
-                "title": f"The control plane at {self.session.url} does not answer.",
-                "detail": f"The control plane at {self.session.url} does not answer "
-                f"({type(error).__name__}).",
-                "hint": "Is 'aura up' running?",
+                "title": f"There is no control plane at {self.session.url}"
+                f" ({type(error).__name__}).",
+                "hint": "Is 'aura up' running? Is AURA_URL right?",
             },
             ExitCode.UNREACHABLE,
         )
 
     def _refused(self, response: httpx.Response) -> Exception:
-        try:
-            problem = response.json()
-        except ValueError:
-            problem = {"title": f"HTTP {response.status_code}"}
+        if response.headers.get("content-type") != "application/problem+json":
+            return self._unreachable(ValueError(response.status_code))
+        problem = response.json()
         code = ExitCode.REFUSED if response.status_code in (401, 403) else ExitCode.FAILED
         return self.output.fail(problem, code)
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import SecretStr
 
+from aura_control.cli.database import told_apart
 from aura_control.cli.output import Output
 from aura_control.cli.remote import Session, read_session, write_session
 from aura_control.settings import Settings, load_settings
-from aura_core.errors import AuraError, ConfigurationError
+from aura_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from aura_control.bootstrap import Owner
@@ -27,29 +29,33 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document when it is
 def up(
     data_dir: Annotated[Path | None, typer.Option(help="Keys, database, machines.")] = None,
     port: Annotated[int | None, typer.Option(help="0 takes a free one.")] = None,
-    email: Annotated[str, typer.Option(help="Whom the first user is.")] = "owner@localhost",
+    email: Annotated[str, typer.Option(help="The first user's address.")] = "owner@localhost",
     as_json: Json = False,
 ) -> None:
     """Run everything on this machine: makes keys, database and a first user where needed."""
-    from aura_control.bootstrap import ensure_keys, ensure_owner, load_vault
     from aura_control.cli.server import run
 
     output = Output(as_json=as_json)
-    try:
-        listener, settings = _settings(data_dir, port)
-        asyncio.run(ensure_keys(settings))
-        # The token of this data directory, whatever AURA_TOKEN says of another control plane.
-        known = read_session(settings.data_dir, environment={})
-        token = None if known is None else SecretStr(known.token)
-        with output.console.status("preparing the database"):
-            owner = asyncio.run(
-                ensure_owner(settings, load_vault(settings), email=email, known_token=token)
-            )
-        session = Session(url=settings.public_url, token=owner.token)
-        write_session(settings.data_dir, session)
+    listener, settings = _settings(data_dir, port)
+    with listener:
+        with told_apart():
+            owner = _prepared(output, settings, email)
         run(settings, listener, ready=lambda: _announce(output, settings, owner))
-    except AuraError as error:
-        raise output.error(error) from None
+
+
+def _prepared(output: Output, settings: Settings, email: str) -> Owner:
+    from aura_control.bootstrap import ensure_keys, ensure_owner, load_vault
+
+    asyncio.run(ensure_keys(settings))
+    # The token of this data directory, whatever AURA_TOKEN says of another control plane.
+    known = read_session(settings.data_dir, environment={})
+    token = None if known is None else SecretStr(known.token)
+    with output.console.status("preparing the database"):
+        owner = asyncio.run(
+            ensure_owner(settings, load_vault(settings), email=email, known_token=token)
+        )
+    write_session(settings.data_dir, Session(url=settings.public_url, token=owner.token))
+    return owner
 
 
 def serve(
@@ -61,15 +67,15 @@ def serve(
     from aura_control.cli.server import run
 
     output = Output(as_json=as_json)
-    try:
-        listener, settings = _settings(data_dir, port)
-        run(
-            settings,
-            listener,
-            ready=lambda: output.document({"url": settings.public_url, "pid": os.getpid()}),
-        )
-    except AuraError as error:
-        raise output.error(error) from None
+    listener, settings = _settings(data_dir, port)
+
+    def ready() -> None:
+        output.document({"url": settings.public_url, "pid": os.getpid()})
+        if not as_json:
+            output.line(f"at {settings.public_url}", lead="Aura is up", style="bold green")
+
+    with listener:
+        run(settings, listener, ready=ready)
 
 
 def _settings(data_dir: Path | None, port: int | None) -> tuple[socket.socket, Settings]:
@@ -99,8 +105,10 @@ def _announce(output: Output, settings: Settings, owner: Owner) -> None:
     )
     if output.as_json:
         return
-    output.line(f"[bold green]Aura is up[/] at {settings.public_url}")
+    output.line(f"at {settings.public_url}", lead="Aura is up", style="bold green")
     output.line(f"  API token of {owner.email}: {owner.token}")
     output.line(f"  data: {settings.data_dir}")
-    output.line("  next, in another terminal: aura plugins list, aura connect PROVIDER")
+    called = Path(sys.argv[0])
+    own = called.relative_to(Path.cwd()) if called.is_relative_to(Path.cwd()) else called.name
+    output.line(f"  next, in another terminal: {own} plugins list, {own} connect PROVIDER")
     output.line("  ctrl-c stops it; agents' machines go on")

@@ -9,16 +9,16 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
-import typer
 import uvicorn
 from starlette.applications import Starlette
 
 from aura_control.app import create_app
-from aura_control.cli.output import ExitCode
 from aura_control.cli.registry import open_registry
 from aura_control.logs import configure_logs
 from aura_control.settings import Settings
+from aura_core.errors import AuraError
 
 __all__ = ["run"]
 
@@ -26,7 +26,8 @@ _Ready = Callable[[], None]
 
 
 def run(settings: Settings, listener: socket.socket, ready: _Ready) -> None:
-    """Serve on ``listener``; ``ready`` is called once it answers. Exits 1 if it cannot start."""
+    """Serve on ``listener``; ``ready`` is called once it answers. Raises what kept it from
+    starting."""
     configure_logs(settings.log_level)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # we say ourselves when it is up
     app = create_app(settings, open_registry(settings))
@@ -40,9 +41,13 @@ def run(settings: Settings, listener: socket.socket, ready: _Ready) -> None:
         proxy_headers=False,
     )
     server = _Server(config, app, ready)
-    server.run(sockets=[listener])
+    with suppress(SystemExit):  # is how it ends when the application does not start
+        server.run(sockets=[listener])
     if not server.started:
-        raise typer.Exit(ExitCode.FAILED)
+        failure = getattr(app.state, "failure", None)
+        if isinstance(failure, AuraError):
+            raise failure
+        raise AuraError("The control plane could not start.", hint="The log says why.")
 
 
 class _Server(uvicorn.Server):

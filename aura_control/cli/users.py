@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aura_control.cli.database import told_apart
 from aura_control.cli.output import Output
 from aura_control.cli.where import DataDir
 from aura_control.settings import load_settings
-from aura_core.errors import AuraError
 
 if TYPE_CHECKING:
     from aura_control.bootstrap import Owner
@@ -31,21 +31,22 @@ def add(
 ) -> None:
     """Add a user with a tenant of its own, and print an API token: it is shown only now."""
     from aura_control.bootstrap import add_user, load_vault, open_database
+    from aura_control.db.schema import require_current_schema
 
     output = Output(as_json=as_json)
 
     async def run() -> Owner:
         settings = load_settings() if data_dir is None else load_settings(data_dir=data_dir)
-        database = open_database(settings, load_vault(settings))
+        vault = load_vault(settings)
+        await require_current_schema(settings.database)
+        database = open_database(settings, vault)
         try:
             return await add_user(database, tenant_name=tenant or email, email=email)
         finally:
             await database.close()
 
-    try:
+    with told_apart():
         owner = asyncio.run(run())
-    except AuraError as error:
-        raise output.error(error) from None
     output.document({"tenant_id": owner.tenant_id, "user_id": owner.user_id, "token": owner.token})
     if not as_json:
         output.line(f"{owner.email}: API token {owner.token}")

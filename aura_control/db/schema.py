@@ -9,6 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -29,13 +30,21 @@ def _config(connection: Connection | None = None) -> Config:
 
 
 async def migrate(url: str) -> None:
-    """Applies what is missing, in one transaction; several processes may ask at once."""
+    """Applies what is missing, in one transaction; several processes may ask at once.
+
+    Raises ConfigurationError for a database that a newer Aura has migrated.
+    """
     engine = open_engine(url)
     try:
         async with engine.begin() as connection:
             if engine.dialect.name == "postgresql":
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             await connection.run_sync(lambda sync: command.upgrade(_config(sync), "head"))
+    except CommandError as error:
+        raise ConfigurationError(
+            "The database was migrated by another version of Aura, which this one does not know.",
+            hint="Run that version, or a newer one.",
+        ) from error
     finally:
         await engine.dispose()
 
@@ -65,7 +74,7 @@ async def require_current_schema(url: str) -> None:
     found = await version(url)
     if found != head():
         raise ConfigurationError(
-            f"The database has the schema {found or 'of nothing'}, and this Aura needs {head()}.",
+            f"The database is at schema {found or 'none'}, and this Aura needs {head()}.",
             hint="Run 'aura up' once, or migrate it.",
         )
 

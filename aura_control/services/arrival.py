@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from aura_control.db.connection import Connection
 from aura_control.db.models import OAuthTransaction
+from aura_control.logs import get_logger
 from aura_control.services.authorization import digest, open_verifier
-from aura_control.services.connections import Owner, store_connected
-from aura_control.services.providers import named_method
-from aura_core.credentials import fill
-from aura_core.errors import InvalidInput, ProviderRejected
+from aura_control.services.connections import OtherAccount, Owner, store_connected
+from aura_control.services.providers import auth_id, named_method
+from aura_core.adapter import Connected, Context, IntegrationAdapter
+from aura_core.credentials import CredentialEnvelope, fill
+from aura_core.errors import InvalidInput, ProviderRejected, ReauthorizationRequired
 from aura_core.manifest import OAuth2Auth
 from aura_core.oauth import exchange_code, uses_pkce
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from aura_control.composition import Services
 
 __all__ = ["arrive"]
+
+_log = get_logger(__name__)
 
 _BEGIN_AGAIN = "Begin again in Aura."
 _LONGEST = 4096
@@ -62,22 +66,75 @@ async def arrive(
         raise InvalidInput(f"{manifest.name} sent no authorization code.", hint=_BEGIN_AGAIN)
 
     ctx = services.providers.context(manifest, method, variables)
-    tokens = await exchange_code(
-        ctx,
-        code=code,
-        redirect_uri=row.redirect_uri,
-        verifier=verifier if uses_pkce(method) else None,
-        callback_params=params,
-    )
-    connected = await services.providers.open(provider).adapter.process_oauth_tokens(ctx, tokens)
-    return await store_connected(
-        services,
-        Owner(tenant_id=row.tenant_id, user_id=row.user_id, agent_id=row.agent_id),
+    try:
+        tokens = await exchange_code(
+            ctx,
+            code=code,
+            redirect_uri=row.redirect_uri,
+            verifier=verifier if uses_pkce(method) else None,
+            callback_params=params,
+        )
+    except ReauthorizationRequired as error:
+        # invalid_grant means here that the code is wrong, old or used (RFC 6749 §5.2).
+        raise ProviderRejected(
+            f"{manifest.name} did not accept the authorization code.", hint=_BEGIN_AGAIN
+        ) from error
+    adapter = services.providers.open(provider).adapter
+    connected = await adapter.process_oauth_tokens(ctx, tokens)
+    owner = Owner(tenant_id=row.tenant_id, user_id=row.user_id, agent_id=row.agent_id)
+    try:
+        return await store_connected(
+            services,
+            owner,
+            provider=provider,
+            method=method,
+            connected=connected,
+            variables=variables,
+        )
+    except OtherAccount as error:
+        async with services.database.reading() as tx:
+            shared = await tx.integrations.account_in_use(provider, error.account_id)
+        # At many providers all tokens of one account and client are one grant, which revoking any
+        # of them ends: it must not end somebody else's connection.
+        if not shared:
+            await _give_back(services, owner, adapter, ctx, connected)
+        raise
+
+
+async def _give_back(
+    services: Services,
+    owner: Owner,
+    adapter: IntegrationAdapter,
+    ctx: Context,
+    connected: Connected,
+) -> None:
+    """Revokes tokens that are not wanted, as well as can be: otherwise they would live for as long
+    as the provider lets them."""
+    provider = ctx.manifest.id
+    envelope = CredentialEnvelope(
+        integration_id="",
+        user_id=owner.user_id,
         provider=provider,
-        method=method,
-        connected=connected,
-        variables=variables,
+        auth_id=auth_id(ctx.method),
+        secrets=connected.secrets,
+        token_expiry=connected.token_expiry,
+        scopes=connected.scopes,
+        metadata=connected.metadata,
+        variables={**ctx.variables, **connected.variables},
     )
+    try:
+        results = await adapter.on_disconnect(ctx, envelope)
+    except Exception:  # noqa: BLE001 - a plugin's code may raise anything
+        _log.exception("revocation_broke", provider=provider)
+        return
+    async with services.database.transaction() as tx:
+        await tx.audit.append(
+            owner.tenant_id,
+            action="authorization.given_back",
+            actor=owner.actor,
+            target=provider,
+            metadata={line.token: line.outcome for line in results},
+        )
 
 
 async def _consume(
@@ -109,7 +166,7 @@ async def _consume(
     if row.provider != provider:
         raise InvalidInput("This authorization belongs to another provider.", hint=_BEGIN_AGAIN)
     async with services.database.reading() as tx:
-        return row, await open_verifier(services, tx, row.tenant_id, row.state_hash, row.verifier)
+        return row, await open_verifier(services, tx, row)
 
 
 def _same_browser(row: OAuthTransaction, browser: str | None) -> bool:

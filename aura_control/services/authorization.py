@@ -8,20 +8,19 @@ nobody can finish an authorization that somebody else began (RFC 9700 §4.7).
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 import secrets
-from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from aura_control.db.models import OAuthTransaction
 from aura_control.db.transaction import Transaction
 from aura_control.services.connections import Owner, require_agent
 from aura_control.services.inputs import check_variables
 from aura_control.services.providers import auth_id, named_method
-from aura_core.errors import InvalidInput, NotFound
+from aura_core.errors import InvalidInput
 from aura_core.manifest import Manifest, OAuth2Auth
 from aura_core.oauth import authorization_url, new_verifier, uses_pkce
 
@@ -29,10 +28,23 @@ if TYPE_CHECKING:
     from aura_control.composition import Services
     from aura_control.principal import Principal
 
-__all__ = ["Departure", "Link", "Wish", "depart", "depart_by_ticket", "digest", "make_link"]
+__all__ = [
+    "UNBOUND",
+    "Departure",
+    "Started",
+    "Wish",
+    "browser_value",
+    "depart",
+    "departure",
+    "digest",
+    "is_random",
+    "open_verifier",
+    "start",
+]
 
 _LIFETIME = timedelta(minutes=10)
-_UNBOUND = ""
+UNBOUND = ""
+"""The binding of an authorization that no browser has taken up yet."""
 _RANDOM = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
@@ -54,21 +66,16 @@ class Departure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Link:
-    """An address that one browser may open once."""
+class Started:
+    """An authorization that the database knows, with what its address is made of."""
 
-    url: str = field(repr=False)
-    expires_at: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Started:
     manifest: Manifest
     method: OAuth2Auth
     state: str = field(repr=False)
     verifier: str = field(repr=False)
     redirect_uri: str
     variables: Mapping[str, str]
+    expires_at: datetime
 
 
 def digest(secret: str) -> str:
@@ -88,88 +95,41 @@ async def depart(
 
     Raises NotFound, InvalidInput, Conflict and ConfigurationError.
     """
-    browser = _browser(browser)
-    started, _ = await _start(
+    browser = browser_value(browser)
+    started = await start(
         services,
         principal,
         provider,
         wish,
-        ticket=secrets.token_urlsafe(32),
+        state=secrets.token_urlsafe(32),
         binding_hash=digest(browser),
     )
-    return _departure(services, started, browser)
+    return departure(services, started, browser)
 
 
-async def make_link(services: Services, principal: Principal, provider: str, wish: Wish) -> Link:
-    """Begins an authorization for a browser that is not there yet; raises like ``depart``."""
-    ticket = secrets.token_urlsafe(32)
-    _, expires_at = await _start(
-        services, principal, provider, wish, ticket=ticket, binding_hash=_UNBOUND
-    )
-    base = f"{services.settings.public_url}/api/integrations/{provider}"
-    return Link(url=f"{base}?ticket={ticket}", expires_at=expires_at)
-
-
-async def depart_by_ticket(
-    services: Services, provider: str, ticket: str, *, browser: str | None
-) -> Departure:
-    """Goes on with a link in the browser that opened it first. Raises InvalidInput."""
-    browser = _browser(browser)
-    state = _state(services, ticket)
-    async with services.database.transaction() as tx:
-        row = await tx.oauth.bind(digest(state), binding_hash=digest(browser))
-        if row is None or row.provider != provider:
-            raise InvalidInput(
-                "This link was used already, or its time is over.", hint="Ask for a new one."
-            )
-        verifier = await services.vault.open_field(
-            tx, row.tenant_id, _verifier_of(row.state_hash), "verifier", 0, row.verifier
-        )
-    manifest = services.providers.open(provider).manifest
-    method = named_method(manifest, row.auth_method)
-    if not isinstance(method, OAuth2Auth):
-        raise InvalidInput(f"{manifest.name} is no longer connected in the browser.")
-    started = _Started(
-        manifest=manifest,
-        method=method,
-        state=state,
-        verifier=verifier,
-        redirect_uri=row.redirect_uri,
-        variables={name: str(value) for name, value in row.config.items()},
-    )
-    return _departure(services, started, browser)
-
-
-async def open_verifier(services: Services, tx: Transaction, tenant_id: str, state_hash: str,
-                        sealed: str) -> str:  # fmt: skip
+async def open_verifier(services: Services, tx: Transaction, row: OAuthTransaction) -> str:
     """The PKCE verifier of an authorization. Raises EnvelopeError."""
     return await services.vault.open_field(
-        tx, tenant_id, _verifier_of(state_hash), "verifier", 0, sealed
+        tx, row.tenant_id, _verifier_of(row.state_hash), "verifier", 0, row.verifier
     )
 
 
-async def _start(
+async def start(
     services: Services,
     principal: Principal,
     provider: str,
     wish: Wish,
     *,
-    ticket: str,
+    state: str,
     binding_hash: str,
-) -> tuple[_Started, datetime]:
+) -> Started:
+    """Remembers an authorization, bound to a browser or (``UNBOUND``) to none yet."""
     manifest = services.providers.open(provider).manifest
     method = _browser_method(manifest, wish.auth)
     variables = check_variables(manifest, method, wish.variables)
     services.providers.context(manifest, method, variables)  # the operator's client is there
-    started = _Started(
-        manifest=manifest,
-        method=method,
-        state=_state(services, ticket),
-        verifier=new_verifier(),
-        redirect_uri=f"{services.settings.public_url}/api/integrations/{provider}/callback",
-        variables=variables,
-    )
-    state_hash = digest(started.state)
+    verifier, state_hash = new_verifier(), digest(state)
+    redirect_uri = f"{services.settings.public_url}/api/integrations/{provider}/callback"
     async with services.database.transaction() as tx:
         owner = Owner(
             tenant_id=principal.tenant_id, user_id=principal.user_id, agent_id=wish.agent_id
@@ -188,15 +148,23 @@ async def _start(
                 _verifier_of(state_hash),
                 "verifier",
                 0,
-                started.verifier,
+                verifier,
             ),
             binding_hash=binding_hash,
-            redirect_uri=started.redirect_uri,
+            redirect_uri=redirect_uri,
             expires_at=expires_at,
             agent_id=wish.agent_id,
             config=variables,
         )
-    return started, expires_at
+    return Started(
+        manifest=manifest,
+        method=method,
+        state=state,
+        verifier=verifier,
+        redirect_uri=redirect_uri,
+        variables=variables,
+        expires_at=expires_at,
+    )
 
 
 def _browser_method(manifest: Manifest, name: str | None) -> OAuth2Auth:
@@ -214,7 +182,8 @@ def _browser_method(manifest: Manifest, name: str | None) -> OAuth2Auth:
     )
 
 
-def _departure(services: Services, started: _Started, browser: str) -> Departure:
+def departure(services: Services, started: Started, browser: str) -> Departure:
+    """The way to the provider."""
     ctx = services.providers.context(started.manifest, started.method, started.variables)
     url = authorization_url(
         ctx,
@@ -225,21 +194,14 @@ def _departure(services: Services, started: _Started, browser: str) -> Departure
     return Departure(url=url, browser=browser)
 
 
-def _state(services: Services, ticket: str) -> str:
-    """The state that belongs to a ticket. They differ, so that neither the provider, which sees
-    the state, nor its logs can open the link."""
-    if not _RANDOM.fullmatch(ticket):
-        raise NotFound("There is no such link.")
-    key = services.vault.derive("aura/oauth-state/v1")
-    mac = hmac.new(key, ticket.encode(), hashlib.sha256).digest()
-    return urlsafe_b64encode(mac).rstrip(b"=").decode()
-
-
-def _browser(cookie: str | None) -> str:
+def browser_value(cookie: str | None) -> str:
     """The browser's value, or a new one: several tabs share it."""
-    if cookie is not None and _RANDOM.fullmatch(cookie):
-        return cookie
-    return secrets.token_urlsafe(32)
+    return cookie if cookie is not None and is_random(cookie) else secrets.token_urlsafe(32)
+
+
+def is_random(text: str) -> bool:
+    """Whether the text is in the form of our random values: 256 bits, base64url."""
+    return _RANDOM.fullmatch(text) is not None
 
 
 def _verifier_of(state_hash: str) -> str:

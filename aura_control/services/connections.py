@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConnectionView",
+    "OtherAccount",
     "Owner",
     "connect_with_fields",
     "find_connection",
@@ -40,6 +41,14 @@ __all__ = [
 ]
 
 _log = get_logger(__name__)
+
+
+class OtherAccount(Conflict):
+    """The user authorized another account than the one that is connected: ``account_id``."""
+
+    def __init__(self, message: str, *, hint: str, account_id: str) -> None:
+        super().__init__(message, hint=hint)
+        self.account_id = account_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +162,8 @@ async def store_connected(
 ) -> Connection:
     """Stores what connecting gave, enables it on the agent, and lets machines and observers know.
 
-    Raises Conflict when the account is another one than the connection's: the user would silently
-    lose the old account, and its agents would act as somebody else.
+    Raises OtherAccount when the account is another one than the connection's: the user would
+    silently lose the old account, and its agents would act as somebody else.
     """
     async with services.database.transaction() as tx:
         existing = await tx.integrations.get(
@@ -185,6 +194,7 @@ async def store_connected(
         await _enable(tx, owner, provider)
         await delivery.desire_credential(tx, connection=connection, now=tx.now)
     services.deliverer.wake()
+    services.renewals.wake()
     services.registry.notify(
         "aura_connected",
         provider=provider,
@@ -199,9 +209,10 @@ def _refuse_other_account(existing: Connection | None, connected: Connected) -> 
         return
     known, new = existing.account_id, connected.account_id
     if known is not None and new is not None and known != new:
-        raise Conflict(
+        raise OtherAccount(
             f"You signed in at {existing.provider} with another account than the connected one.",
             hint="Sign in with the same account, or disconnect it first. Nothing was changed.",
+            account_id=new,
         )
 
 

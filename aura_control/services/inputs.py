@@ -7,7 +7,6 @@ whoever may connect an account could make the control plane call any address tha
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
@@ -21,16 +20,12 @@ from aura_core.manifest import (
     KeyField,
     Manifest,
     OAuth2Auth,
-    Variable,
-    is_loopback,
+    is_public_host,
     template_variables,
+    wrong_value,
 )
 
 __all__ = ["check_fields", "check_variables"]
-
-_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_DANGEROUS = re.compile(r"[\x00-\x20\x7f@#/\\?%&]")
-_LONGEST = 253
 
 
 def check_fields(method: AuthMethod, given: Mapping[str, str]) -> dict[str, SecretStr]:
@@ -90,7 +85,7 @@ def check_variables(
             if variable.required:
                 wrong[name] = "is required"
             continue
-        reason = _wrong_variable(variable, value)
+        reason = wrong_value(variable, value, hosts=manifest.hosts)
         if reason is not None:
             wrong[name] = reason
         values[name] = value
@@ -101,26 +96,11 @@ def check_variables(
     return values
 
 
-def _wrong_variable(variable: Variable, value: str) -> str | None:
-    if len(value) > _LONGEST:
-        return f"is longer than {_LONGEST} characters"
-    if variable.choices and value not in variable.choices:
-        return "must be one of: " + ", ".join(variable.choices)
-    rest = value.removeprefix("https://") if variable.url else value
-    if variable.url and rest == value:
-        return "must begin with https://"
-    if not value.isascii() or _DANGEROUS.search(rest.rstrip("/") if variable.url else rest):
-        return "holds a character that is not allowed"
-    pattern = variable.pattern or (None if variable.url or variable.choices else _LABEL)
-    if pattern is not None and re.fullmatch(pattern, value) is None:
-        return "does not have the expected form"
-    return None
-
-
 def _private_hosts(
     manifest: Manifest, method: AuthMethod, values: Mapping[str, str]
 ) -> dict[str, str]:
-    """Variables that lead to a host which is not a public name."""
+    """Variables that lead to a host which is not a public name, put into their templates: there
+    a value can be harmless by itself (``localhost``)."""
     wrong: dict[str, str] = {}
     for template in _urls(manifest, method):
         names = [name for name in template_variables(template) if name in values]
@@ -130,7 +110,7 @@ def _private_hosts(
         fixed = not any(
             name in template_variables(urlsplit(template).netloc or template) for name in names
         )
-        if not fixed and not _public(host):
+        if not fixed and not is_public_host(host):
             wrong[names[0]] = "does not lead to a public host"
     return wrong
 
@@ -144,15 +124,3 @@ def _urls(manifest: Manifest, method: AuthMethod) -> Iterator[str]:
     if token is not None:
         yield token.url
     yield from (step.url for step in getattr(method, "steps", ()))
-
-
-def _public(host: str) -> bool:
-    if is_loopback(host):
-        return False
-    try:
-        return ipaddress.ip_address(host).is_global
-    except ValueError:
-        # All-numeric labels are how browsers and resolvers spell addresses (0x7f.1, 2130706433).
-        labels = host.rstrip(".").split(".")
-        named = len(labels) > 1 and not re.fullmatch(r"[0-9]+|0x[0-9a-f]*", labels[-1])
-        return named and labels[-1] not in ("local", "internal", "localhost", "home", "lan")

@@ -67,6 +67,10 @@ class Sweeper:
             _log.exception("sweep_failed")
             return None
 
+    def wake(self) -> None:
+        """There are new tokens, which may end before the next sweep; returns at once."""
+        self._woken.set()
+
     def close(self) -> None:
         """Starts nothing new; ``run`` returns after what is under way."""
         self._closing = True

@@ -43,7 +43,12 @@ def connect(story: Story) -> None:
     """Connect Google by OAuth (authorization code with PKCE)"""
     link = story.call("POST", "/api/integrations/google/link", json={})
     with httpx.Client(follow_redirects=True, timeout=30) as browser:
-        consent = browser.get(link["url"])
+        question = browser.get(link["url"])
+        form = Form(question.text, url=str(question.url))
+        if not form.found:
+            raise StepFailed(f"the link's page is {question.status_code} {question.text[:300]}")
+        say(f"the link asks first: {form.says('h1')} for {form.says('strong')}")
+        consent = browser.post(form.target, data=form.fields)
         say(f"the consent page came from {consent.url.host}:{consent.url.port}: the twin")
         form = Form(consent.text, url=str(consent.url))
         if not form.found:

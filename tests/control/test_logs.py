@@ -5,15 +5,23 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
+from sqlalchemy.exc import IntegrityError
 
 from aura_control.logs import configure_logs, get_logger, mask
+from aura_core.errors import ProviderUnavailable
+
+OWN = ("aura_control", "aura_core", "cloudinit_templates")
+
+HIDDEN = "sw0rdfish-Xyz"
+"""A secret of no known shape."""
 
 SHAPES = [
     "Bearer abcdefgh12345678",
@@ -31,12 +39,14 @@ SHAPES = [
 def lines() -> Iterator[io.StringIO]:
     """What a program would print; logging is as before afterwards."""
     root = logging.getLogger()
-    handlers, level = [*root.handlers], root.level
+    handlers = [*root.handlers]
+    levels = {name: logging.getLogger(name).level for name in ("", *OWN)}
     stream = io.StringIO()
-    configure_logs("info", stream=stream)
+    configure_logs("debug", stream=stream)
     yield stream
     root.handlers[:] = handlers
-    root.setLevel(level)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def read(stream: io.StringIO) -> dict[str, Any]:
@@ -45,7 +55,7 @@ def read(stream: io.StringIO) -> dict[str, Any]:
 
 
 def test_an_event_is_a_json_object(lines: io.StringIO) -> None:
-    get_logger("aura.test").info("connected", provider="acme", milliseconds=3)
+    get_logger("aura_control.test").info("connected", provider="acme", milliseconds=3)
     line = read(lines)
     assert (line["event"], line["provider"], line["level"]) == ("connected", "acme", "info")
     assert line["milliseconds"] == 3
@@ -54,33 +64,129 @@ def test_an_event_is_a_json_object(lines: io.StringIO) -> None:
 
 @pytest.mark.parametrize("secret", SHAPES)
 def test_the_shape_of_a_secret_is_enough(lines: io.StringIO, secret: str) -> None:
-    get_logger("aura.test").warning("odd", detail=f"got {secret}, sorry", deep=[{"a": secret}])
+    get_logger("aura_control.test").warning(
+        "odd", detail=f"got {secret}, sorry", deep=[{"a": secret}]
+    )
     logging.getLogger("library").warning("it said %s", secret)
     assert secret not in lines.getvalue()
 
 
 def test_so_is_its_name(lines: io.StringIO) -> None:
-    get_logger("aura.test").info(
+    get_logger("aura_control.test").info(
         "odd", access_token="plain", headers={"Authorization": "plain"}, key=SecretStr("plain")
     )
     assert "plain" not in lines.getvalue()
 
 
-def test_a_traceback_shows_no_variables_and_no_secret(lines: io.StringIO) -> None:
-    hidden = "a-value-of-no-known-shape"
+class Checked(BaseModel):
+    number: int
+
+
+def in_a_key() -> None:
+    dict[str, str]()[HIDDEN]
+
+
+def in_a_statement() -> None:
+    raise IntegrityError("INSERT INTO t VALUES (?)", (HIDDEN,), ValueError("unique"))
+
+
+def in_a_url() -> None:
+    request = httpx.Request("GET", f"https://api.example/?signature={HIDDEN}")
+    httpx.Response(500, request=request).raise_for_status()
+
+
+def in_what_was_checked() -> None:
+    Checked.model_validate({"number": HIDDEN})
+
+
+def in_a_cause() -> None:
     try:
-        raise RuntimeError(f"https://x.example/?code={'c' * 30}&a=1 {len(hidden)}")
-    except RuntimeError:
-        get_logger("aura.test").exception("broke")
-    line = read(lines)
-    assert "RuntimeError" in line["exception"]
-    assert hidden not in lines.getvalue().replace(f'hidden = "{hidden}"', "")
-    assert "c" * 30 not in lines.getvalue()
+        in_a_key()
+    except KeyError as error:
+        raise ProviderUnavailable("Acme did not answer.") from error
+
+
+def in_a_group() -> None:
+    raise ExceptionGroup(HIDDEN, [ValueError(HIDDEN), OSError(5, "Input/output error", HIDDEN)])
+
+
+def in_its_words() -> None:
+    raise RuntimeError({"access_token": HIDDEN}, HIDDEN.encode(), f"https://u:{HIDDEN}@db")
+
+
+BROKEN = {
+    in_a_key: "builtins.KeyError",
+    in_a_statement: "sqlalchemy.exc.IntegrityError",
+    in_a_url: "httpx.HTTPStatusError",
+    in_what_was_checked: "ValidationError",
+    in_a_cause: "ProviderUnavailable: Acme did not answer.",
+    in_a_group: "builtins.OSError: Input/output error",
+    in_its_words: "builtins.RuntimeError",
+}
+
+
+@pytest.mark.parametrize("logger", ["aura_control.test", "uvicorn.error", "asyncio"])
+@pytest.mark.parametrize("breaks", BROKEN, ids=lambda breaks: breaks.__name__)
+def test_an_exception_is_told_by_its_type_and_place(
+    lines: io.StringIO, breaks: Callable[[], None], logger: str
+) -> None:
+    try:
+        breaks()
+    except Exception:
+        logging.getLogger(logger).exception("broke")
+        get_logger("aura_control.test").exception("broke")
+    assert HIDDEN not in lines.getvalue()
+    for text in lines.getvalue().splitlines():
+        told = json.loads(text)["exception"]
+        assert BROKEN[breaks] in told
+        assert f" in {breaks.__name__}" in told
+
+
+LIBRARIES = [
+    "uvicorn.error", "uvicorn.access", "httpx", "httpcore.http11", "sqlalchemy.engine.Engine",
+    "sqlalchemy.pool", "aiosqlite", "alembic.runtime.migration", "authlib", "asyncio",
+    "a_plugin_of_somebody",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_what_a_library_puts_into_its_messages_is_not_printed(
+    lines: io.StringIO, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = logging.getLogger(name)
+    monkeypatch.setattr(library, "propagate", True)  # a server in another test turned it off
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+        library.log(level, "parameters: %s %r", HIDDEN, {"a": HIDDEN})
+        library.log(level, f"GET /callback?code={HIDDEN} Cookie: {HIDDEN}, 'api_key': '{HIDDEN}'")
+        library.log(
+            level, "it said", extra={"access_token": HIDDEN, "headers": {"x-api-key": HIDDEN}}
+        )
+    assert HIDDEN not in lines.getvalue()
+    assert "parameters: %s %r" in lines.getvalue()
+
+
+def test_our_own_messages_are_whole(lines: io.StringIO) -> None:
+    logging.getLogger("aura_core.registry").warning("quarantined %s: %s", "acme", "no manifest")
+    assert read(lines)["event"] == "quarantined acme: no manifest"
+
+
+def test_other_spellings_of_a_secret_name(lines: io.StringIO) -> None:
+    headers = {"X-Api-Key": HIDDEN, "Set-Cookie": HIDDEN, "Authorization": HIDDEN}
+    log = get_logger("aura_control.test")
+    log.info("odd", accessToken=HIDDEN, clientSecret=HIDDEN, headers=headers, raw=HIDDEN.encode())
+    log.info("token=%s", HIDDEN)
+    log.info(
+        "odd", url=f"postgresql://aura:{HIDDEN}@db/aura", text=f'{{"client_secret": "{HIDDEN}"}}'
+    )
+    assert HIDDEN not in lines.getvalue()
+    log.info("fine", exit_code=3, status_code=200, from_state="running")
+    assert read(lines)["exit_code"] == 3
+    assert read(lines)["from_state"] == "running"
 
 
 def test_nothing_depends_on_a_program_to_be_masked(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        get_logger("aura.test").info("odd", token="plain", detail=SHAPES[0])
+        get_logger("aura_control.test").info("odd", token="plain", detail=SHAPES[0])
     (record,) = caplog.records
     assert "plain" not in str(record.__dict__)
     assert SHAPES[0] not in str(record.__dict__)

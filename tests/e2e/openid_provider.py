@@ -147,9 +147,15 @@ class User:
         assert answer.status_code == 201, answer.text
         return str(answer.json()["url"])
 
+    def departed(self, browser: Browser) -> Page:
+        """Opens a link and goes on from Aura's question: the provider's first page."""
+        question = browser.get(self.link())
+        assert question.status == 200, question
+        return browser.submit(question)
+
     def consent_page(self, browser: Browser, *, account: str | None = None) -> Page:
         """Opens a link and signs in at the provider."""
-        return self.provider.sign_in(browser, browser.get(self.link()), account or self.account)
+        return self.provider.sign_in(browser, self.departed(browser), account or self.account)
 
     def connect(self, browser: Browser) -> dict[str, Any]:
         page = browser.submit(self.consent_page(browser))

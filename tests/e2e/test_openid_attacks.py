@@ -45,14 +45,46 @@ def test_an_authorization_is_not_finished_in_another_browser(
     assert user.connection() is None
 
 
-def test_a_link_opens_in_one_browser(user: User, browser: Browser, other_browser: Browser) -> None:
+def test_a_link_is_taken_up_in_one_browser(
+    user: User, browser: Browser, other_browser: Browser
+) -> None:
     link = user.link()
-    assert browser.get(link).status == 200
+    question, other_question = browser.get(link), other_browser.get(link)
+    assert user.origin in question.url
+    assert browser.submit(question).url.startswith(user.provider.issuer)
 
-    page = other_browser.get(link)
+    page = other_browser.submit(other_question)
 
     assert page.status == 422, page
     assert "used already" in page.text
+    assert "used already" in browser.get(link).text
+
+
+def test_a_link_that_was_sent_to_somebody_says_whose_account_it_is_for(
+    user: User, browser: Browser
+) -> None:
+    calls = len(user.provider.calls())
+
+    question = browser.get(user.link())
+
+    assert question.url.startswith(user.origin)
+    assert f"{user.account}@aura.test" in question.text
+    assert "Example identity" in question.text
+    assert "If somebody sent you this link, close the page" in question.text
+    assert len(user.provider.calls()) == calls
+
+
+def test_a_page_elsewhere_cannot_go_on_for_the_user(user: User, browser: Browser) -> None:
+    """Cross-site request forgery: a form that was not on Aura's own page in this browser."""
+    link = user.link()
+    ticket = parse_qs(urlsplit(link).query)["ticket"][0]
+    question = browser.get(link)
+
+    page = browser.submit(question, ticket=ticket, proof="A" * 43)
+
+    assert page.status == 422, page
+    assert "not opened in this browser" in page.text
+    assert browser.submit(question).url.startswith(user.provider.issuer)  # the link is not spent
 
 
 def test_refusing_consent_connects_nothing(user: User, browser: Browser) -> None:
@@ -87,8 +119,8 @@ def test_a_code_from_another_authorization_is_refused_by_its_verifier(
 
     page = browser.get(replaced(user.callback(browser), code=stolen))
 
-    assert page.status == 409, page
-    assert "Not connected" in page.text
+    assert page.status == 422, page
+    assert "did not accept" in page.text
     assert user.exchanges() == [*exchanges, 400]
     assert user.connection() is None
 

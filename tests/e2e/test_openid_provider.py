@@ -36,7 +36,7 @@ def test_a_manifest_connects_an_account(
 def test_the_authorization_request_is_what_the_standards_ask_for(
     user: User, browser: Browser, openid: OpenIdProvider
 ) -> None:
-    page = browser.get(user.link())
+    page = user.departed(browser)
 
     asked = {name: values[0] for name, values in parse_qs(urlsplit(page.trail[1]).query).items()}
     assert asked["redirect_uri"] == f"{user.origin}{PATH}/callback"
@@ -117,10 +117,11 @@ def test_another_account_does_not_replace_the_connected_one(
 def test_many_callers_at_once_renew_once(
     user: User, browser: Browser, openid: OpenIdProvider
 ) -> None:
-    openid.issue_for(2)
+    """At the time from which on whoever needs the token renews it, the sweep too."""
+    openid.issue_for(4)
     connection = user.connect(browser)
     openid.issue_for(3600)
-    sleep_until(datetime.fromisoformat(connection["token_expiry"]).timestamp())
+    sleep_until(datetime.fromisoformat(connection["token_expiry"]).timestamp() - 2)
 
     with ThreadPoolExecutor(8) as callers:
         answers = list(callers.map(lambda _: user.validate(), range(8), timeout=30))

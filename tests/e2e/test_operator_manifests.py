@@ -52,6 +52,7 @@ class Weather:
     """A provider with one account; ``requests`` is what it was asked."""
 
     host: str = ""
+    account: str = "station-12"
     accepted: set[str] = field(default_factory=lambda: {KEY})
     requests: list[tuple[str, str | None]] = field(default_factory=list)
 
@@ -59,7 +60,7 @@ class Weather:
         self.requests.append((path, key))
         if key not in self.accepted:
             return 401, {"error": "no such key"}
-        return 200, {"id": "station-12", "owner": {"name": "Ada"}}
+        return 200, {"id": self.account, "owner": {"name": "Ada"}}
 
 
 @contextmanager

@@ -75,9 +75,7 @@ def kill_at(one: Running, agent_id: str, kind: str) -> None:
     raise AssertionError(f"{kind} did not come")
 
 
-@pytest.mark.parametrize(
-    "kind", ["instance.composed", "instance.machine_created", "instance.joined"]
-)
+@pytest.mark.parametrize("kind", ["instance.machine_created", "instance.joined"])
 def test_a_killed_control_plane_goes_on(machines_home: Path, port: int, kind: str) -> None:
     with running(machines_home, port) as one:
         agent = deploy(one.api)

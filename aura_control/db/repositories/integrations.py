@@ -35,6 +35,15 @@ class Integrations(Refreshes):
         query = self._rows().where(Integration.id > after)
         return await self._connections(query.order_by(Integration.id).limit(limit))
 
+    async def account_in_use(self, provider: str, account_id: str) -> bool:
+        """Whether anybody, of any tenant, is connected to that account of the provider."""
+        query = self._rows().where(
+            Integration.provider == provider,
+            ConnectionStatus.account_id == account_id,
+            ConnectionStatus.state != ConnectionState.DISCONNECTED,
+        )
+        return bool(await self._connections(query.limit(1)))
+
     async def reserve(self, *, tenant_id: str, user_id: str, provider: str) -> Slot:
         """The id and revision to seal new tokens under; use it in the same transaction.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, update
+from sqlalchemy import ColumnElement, delete, insert, select, update
 
 from aura_control.db.models import OAuthTransaction
 from aura_control.db.repositories.base import Repository
@@ -62,19 +62,27 @@ class OAuthTransactions(Repository):
             metadata={"auth_method": auth_method},
         )
 
+    async def unopened(self, state_hash: str) -> OAuthTransaction | None:
+        """An authorization that was started as a link and that no browser has taken up; None when
+        it is unknown, expired or taken up."""
+        return await self._one(select(OAuthTransaction).where(*self._unopened(state_hash)))
+
     async def bind(self, state_hash: str, *, binding_hash: str) -> OAuthTransaction | None:
         """Gives an authorization that was started as a link (``binding_hash`` empty) to the browser
-        that opened it, once; None when it is unknown, expired or another browser's already."""
+        that takes it up, once; None when it is unknown, expired or another browser's already."""
         return await self._one(
             update(OAuthTransaction)
-            .where(
-                OAuthTransaction.state_hash == state_hash,
-                OAuthTransaction.binding_hash == "",
-                OAuthTransaction.used_at.is_(None),
-                OAuthTransaction.expires_at > self._now,
-            )
+            .where(*self._unopened(state_hash))
             .values(binding_hash=binding_hash)
             .returning(OAuthTransaction)
+        )
+
+    def _unopened(self, state_hash: str) -> tuple[ColumnElement[bool], ...]:
+        return (
+            OAuthTransaction.state_hash == state_hash,
+            OAuthTransaction.binding_hash == "",
+            OAuthTransaction.used_at.is_(None),
+            OAuthTransaction.expires_at > self._now,
         )
 
     async def consume(self, state_hash: str) -> OAuthTransaction | None:

@@ -23,6 +23,9 @@ issuer = "https://auth.acme.example"
 iss_required = true
 [auth.token]
 url = "https://auth.acme.example/token"
+auth = "{auth}"
+[auth.token.response]
+format = "{format}"
 [auth.refresh]
 rotation = "single_use"
 retry_refresh = "{retry}"
@@ -97,15 +100,21 @@ strategy = "api_key"
 _UNSET = _OAUTH.replace("ACME_CLIENT", "UNSET_CLIENT")
 
 
+_USUAL = {"auth": "client_secret_post", "format": "json"}
+_OTHER = {"auth": "client_secret_basic", "format": "form"}
+
+
 def write_manifests(directory: Path) -> Path:
     """All of them, for ``Registry.discover(manifest_dirs=...)``."""
     directory.mkdir()
     texts = {
-        "acme": _OAUTH.format(id="acme", name="Acme", retry="safe"),
-        "brittle": _OAUTH.format(id="brittle", name="Brittle", retry="never"),
-        "unset": _UNSET.format(id="unset", name="Unset", retry="safe"),
-        "ending": _OAUTH.format(id="ending", name="Ending", retry="safe").replace(
-            "[auth.refresh]", "[auth.refresh]\nkeeps_old_if_absent = false"
+        "acme": _OAUTH.format(id="acme", name="Acme", retry="safe", **_USUAL),
+        "brittle": _OAUTH.format(id="brittle", name="Brittle", retry="never", **_USUAL),
+        "unset": _UNSET.format(id="unset", name="Unset", retry="safe", **_USUAL),
+        "basic": _OAUTH.format(id="basic", name="Basic", retry="safe", **_OTHER),
+        "ending": _OAUTH.format(id="ending", name="Ending", retry="safe", **_USUAL).replace(
+            "[auth.refresh]", "[auth.refresh]
+keeps_old_if_absent = false"
         ),
         "keyed": _KEY,
         "tenanted": _TENANTED,

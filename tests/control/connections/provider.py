@@ -12,7 +12,7 @@ import hashlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import httpx
 from starlette.applications import Starlette
@@ -46,6 +46,10 @@ class Provider:
     faults: deque[Fault] = field(default_factory=deque)
     """Each is asked once, before the next request is answered."""
     revocable: bool = True
+    answers_forms: bool = False
+    """Whether tokens come as a form instead of as JSON."""
+    authenticated: list[str] = field(default_factory=list)
+    """How the client authenticated, each time."""
 
     def __post_init__(self) -> None:
         self._codes: dict[str, Grant] = {}
@@ -102,7 +106,15 @@ class Provider:
 
     async def _token(self, request: Request) -> Response:
         form = dict(parse_qsl((await request.body()).decode()))
-        if form.get("client_id") != "aura" or form.get("client_secret") != "the-client-secret":
+        given = (form.get("client_id"), form.get("client_secret"))
+        header = request.headers.get("authorization", "")
+        self.authenticated.append("basic" if header else "post")
+        if header:
+            name, _, secret = (
+                base64.b64decode(header.removeprefix("Basic ")).decode().partition(":")
+            )
+            given = (name, secret)
+        if given != ("aura", "the-client-secret"):
             return JSONResponse({"error": "invalid_client"}, status_code=401)
         if form["grant_type"] == "authorization_code":
             return self._exchange(form)
@@ -139,6 +151,8 @@ class Provider:
             self._refresh[str(answer["refresh_token"])] = account
         if self.lifetime is not None:
             answer["expires_in"] = self.lifetime
+        if self.answers_forms:
+            return Response(urlencode(answer), media_type="application/x-www-form-urlencoded")
         return JSONResponse(answer)
 
     async def _revoke(self, request: Request) -> Response:

@@ -10,7 +10,7 @@ import pytest
 
 from aura_control.db.models import ConnectionState
 from tests.control.connections.conftest import Control, query_of
-from tests.control.connections.provider import answers, unreachable
+from tests.control.connections.provider import Fault, answers, unreachable
 
 COOKIE = "aura-oauth"
 
@@ -188,15 +188,26 @@ async def test_the_page_is_locked_down(control: Control) -> None:
     assert all(value not in answer.text for value in secrets.values())
 
 
-async def test_an_exchange_that_fails_leaves_nothing(control: Control) -> None:
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (unreachable, "did not answer"),
+        (answers(400, error="invalid_grant"), "did not accept the authorization code"),
+        (answers(500), "Acme"),
+    ],
+    ids=["unreachable", "wrong code", "broken"],
+)
+async def test_an_exchange_that_fails_leaves_nothing(
+    control: Control, fault: Fault, said: str
+) -> None:
     async with control.client(control.ada) as browser:
-        for fault in (unreachable, answers(400, error="invalid_grant"), answers(500)):
-            left = await browser.get("/api/integrations/acme")
-            back = control.provider.consent(left.headers["location"])
-            control.provider.faults.append(fault)
-            answer = await browser.get("/api/integrations/acme/callback", params=back)
-            assert answer.status_code >= 400
-            assert "Not connected" in answer.text
+        left = await browser.get("/api/integrations/acme")
+        back = control.provider.consent(left.headers["location"])
+        control.provider.faults.append(fault)
+        answer = await browser.get("/api/integrations/acme/callback", params=back)
+    assert answer.status_code in (422, 502)
+    assert "Not connected" in answer.text
+    assert said in answer.text
     assert await control.listed() == []
 
 
@@ -208,7 +219,29 @@ async def test_another_account_is_refused_and_the_old_one_stays(control: Control
     assert "another account" in answer.text
     after = await control.connection()
     assert (after.revision, after.account_id) == (before.revision, "ada@example.org")
-    assert all(control.provider.knows(token) for token in (await control.secrets()).values())
+    kept = await control.secrets()
+    assert all(control.provider.knows(token) for token in kept.values())
+    # What was issued for the other account is of no use to anybody.
+    assert control.provider.alive == len(kept)
+
+
+async def test_tokens_of_an_account_that_somebody_else_connected_are_not_revoked(
+    control: Control,
+) -> None:
+    await control.connect(account="ada@example.org")
+    await control.connect(owner=control.eve, account="eve@example.org")
+    alive = control.provider.alive
+    assert (await control.connect(account="eve@example.org")).status_code == 409
+    assert control.provider.count("/revoke") == 0
+    assert control.provider.alive == alive + 2
+
+
+async def test_a_provider_that_revokes_nothing_hides_no_refusal(control: Control) -> None:
+    await control.connect(account="ada@example.org")
+    control.provider.revocable = False
+    answer = await control.connect(account="mallory@example.org")
+    assert answer.status_code == 409
+    assert "another account" in answer.text
 
 
 async def test_a_refresh_token_is_kept_when_none_comes_back(control: Control) -> None:
@@ -227,31 +260,6 @@ async def test_after_disconnecting_another_account_is_welcome(control: Control) 
         assert (await caller.delete("/api/integrations/acme")).status_code == 200
     assert (await control.connect(account="other@example.org")).status_code == 200
     assert (await control.connection()).account_id == "other@example.org"
-
-
-async def test_a_link_opens_in_one_browser(control: Control) -> None:
-    async with control.client(control.ada) as caller:
-        made = await caller.post("/api/integrations/acme/link")
-    assert made.status_code == 201
-    async with control.client() as browser, control.client() as other:
-        left = await browser.get(made.json()["url"])
-        assert left.status_code == 302
-        assert query_of(made.json()["url"])["ticket"] not in left.headers["location"]
-        again = await other.get(made.json()["url"])
-        assert again.status_code == 422
-        assert "used already" in again.text
-        back = control.provider.consent(left.headers["location"])
-        answer = await browser.get("/api/integrations/acme/callback", params=back)
-    assert answer.status_code == 200
-    assert (await control.connection()).state is ConnectionState.CONNECTED
-
-
-@pytest.mark.parametrize("ticket", ["", "x", "x" * 43, "../../etc", "x" * 5000])
-async def test_a_link_cannot_be_guessed(control: Control, ticket: str) -> None:
-    async with control.client() as browser:
-        answer = await browser.get("/api/integrations/acme", params={"ticket": ticket})
-    assert 400 <= answer.status_code < 500
-    assert answer.headers["content-type"].startswith("text/html")
 
 
 async def test_an_agent_may_use_the_connection_at_once(control: Control) -> None:

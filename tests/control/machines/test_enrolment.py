@@ -176,15 +176,6 @@ async def test_only_the_machine_itself_is_believed(world: World, path: str) -> N
     assert {answer.status_code for answer in answers.values()} == {401}
 
 
-async def test_a_machine_speaks_for_itself_only(world: World) -> None:
-    _, one = await world.running()
-    _, two = await world.running()
-    body = b'{"revisions":{}}'
-    headers = {**sign(one, "/vm/v1/pull", body), "Aura-Instance": two.instance_id}
-    response = await world.anonymous.post("/vm/v1/pull", content=body, headers=headers)
-    assert response.status_code == 401
-
-
 HUGE = 2**60
 
 

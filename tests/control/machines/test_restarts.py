@@ -10,6 +10,8 @@ import pytest
 
 from aura_control.db.models import InstanceState
 from aura_control.settings import Settings
+from aura_control.workflows.machines import MachineSteps
+from aura_control.workflows.outcome import Outcome
 from aura_core.compute import MachineRequest
 from aura_core.errors import ComputeError
 from aura_core.registry import Registry
@@ -50,6 +52,46 @@ async def test_a_creation_that_was_interrupted_is_adopted(
         name = agent["instance"]["machine_name"]
         assert world.compute.asked == [name, name]
         assert len(world.compute.user_data[name]) == 1
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("name", ["begin", "create", "enrol", "look", "deliver", "finish"])
+async def test_provisioning_goes_on_from_each_step(
+    settings: Settings,
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    moment: str,
+) -> None:
+    """A process that ends before a step did anything, or when it has done all and nobody noted it:
+    between the two lies everything that a crash can leave."""
+    entered, step = asyncio.Event(), getattr(MachineSteps, name)
+
+    async def dying(self: MachineSteps, *arguments: str) -> Outcome:
+        outcome: Outcome = await step(self, *arguments) if moment == "after" else {}
+        entered.set()
+        await asyncio.Event().wait()
+        return outcome
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MachineSteps, name, dying)
+        async with open_world(settings, registry, drain=0.05) as before:
+            agent = await before.deploy()
+            await entered.wait()
+            owners = (before.owner, before.stranger)
+            await asyncio.gather(*before.tasks)
+    async with open_world(settings, registry, owners=owners) as world:
+        for vm in before.vms.values():
+            vm.http = world.anonymous
+            world.network.vms[f"{agent['instance']['machine_name']}.test"] = vm
+            await vm.boot()
+        await world.until_state(agent["id"], "running")
+        assert [*world.compute.table] == [agent["instance"]["machine_name"]]
+        assert len(world.compute.user_data[agent["instance"]["machine_name"]]) == 1
+        kinds = [kind for kind, _ in await world.events(agent["id"])]
+        for kind in ("instance.provisioning", "instance.enrolling", "instance.joined"):
+            assert kinds.count(kind) == 1
+        assert kinds.count("instance.running") == 1
 
 
 async def request_only(world: World) -> tuple[str, str]:

@@ -106,15 +106,20 @@ class Vm:
         self, path: str, document: Any, *, headers: dict[str, str] | None = None
     ) -> httpx.Response:
         body = document if isinstance(document, bytes) else json.dumps(document).encode()
-        signed = headers or sign_request(
-            self.keys,
+        return await self.http.post(path, content=body, headers=headers or self.signed(path, body))
+
+    def signed(
+        self, path: str, body: bytes, *, keys: VmKeys | None = None, instance_id: str | None = None
+    ) -> dict[str, str]:
+        """The headers of a request, by other keys or for another machine if need be."""
+        return sign_request(
+            keys or self.keys,
             method="POST",
             path=path,
-            instance_id=self.instance_id,
+            instance_id=instance_id or self.instance_id,
             issued_at=self.clock(),
             body=body,
         )
-        return await self.http.post(path, content=body, headers=signed)
 
     @property
     def revisions(self) -> dict[str, int]:

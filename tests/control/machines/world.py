@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context
 from dataclasses import dataclass, field, replace
@@ -27,6 +27,7 @@ from aura_control.workflows.engine import Engine
 from aura_control.workflows.machines import MachineSteps, Timings
 from aura_control.workflows.operation import Waits
 from aura_control.workflows.sweeps import Sweeper
+from aura_core.api import http_client
 from aura_core.compute import MachineRequest
 from aura_core.registry import Registry
 from tests.control.machines.vm import Clockwork, Network, Vm
@@ -226,6 +227,8 @@ async def open_world(
     owners: tuple[Owner, Owner] | None = None,
     boots: bool = True,
     drain: float = 5.0,
+    http: Callable[[], httpx.AsyncClient] = http_client,
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[World]:
     """A world for as long as the block runs; with ``owners``, one that goes on from before."""
     network, waits = Network(), replace(waits, drain=drain)
@@ -234,7 +237,10 @@ async def open_world(
             settings,
             registry,
             outside=Outside(
-                machines=lambda: VmdClient(transport=network), environment={}, waits=waits
+                http=http,
+                machines=lambda: VmdClient(transport=network),
+                environment=environment or {},
+                waits=waits,
             ),
         )
         world = World(
