@@ -100,6 +100,8 @@ class Remote:
             raise self._unreachable(error) from None
 
     def _client(self) -> httpx.Client:
+        import httpx  # here, so that commands that call nobody start without it
+
         return httpx.Client(
             base_url=self.session.url,
             headers={"Authorization": f"Bearer {self.session.token}"},

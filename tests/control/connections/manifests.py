@@ -113,8 +113,7 @@ def write_manifests(directory: Path) -> Path:
         "unset": _UNSET.format(id="unset", name="Unset", retry="safe", **_USUAL),
         "basic": _OAUTH.format(id="basic", name="Basic", retry="safe", **_OTHER),
         "ending": _OAUTH.format(id="ending", name="Ending", retry="safe", **_USUAL).replace(
-            "[auth.refresh]", "[auth.refresh]
-keeps_old_if_absent = false"
+            "[auth.refresh]", "[auth.refresh]\nkeeps_old_if_absent = false"
         ),
         "keyed": _KEY,
         "tenanted": _TENANTED,
