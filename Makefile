@@ -14,7 +14,7 @@ SAY := @printf '%-10s %s\n'
 DISTRIBUTIONS := aura_core cloudinit_templates aura_vmd aura_control \
     $(patsubst %/pyproject.toml,%,$(wildcard aura_plugins/*/pyproject.toml))
 CODE := $(wildcard aura_core aura_vmd aura_control cloudinit_templates aura_plugins \
-    benchmarks examples tests)
+    benchmarks examples tests conftest.py)
 
 PIP_INSTALL = -m pip install -qq --disable-pip-version-check --no-input
 HASHED = $(PIP_INSTALL) --require-hashes --requirement
