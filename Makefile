@@ -14,7 +14,7 @@ SAY := @printf '%-10s %s\n'
 DISTRIBUTIONS := aura_core cloudinit_templates aura_vmd aura_control \
     $(patsubst %/pyproject.toml,%,$(wildcard aura_plugins/*/pyproject.toml))
 CODE := $(wildcard aura_core aura_vmd aura_control cloudinit_templates aura_plugins \
-    benchmarks examples tests)
+    benchmarks examples tests conftest.py)
 
 PIP_INSTALL = -m pip install -qq --disable-pip-version-check --no-input
 HASHED = $(PIP_INSTALL) --require-hashes --requirement
@@ -59,6 +59,11 @@ $(TOOLS)/stamp-debian: .ci/tools
 $(TOOLS)/stamp-node: .ci/tools tests/oidc_provider/package-lock.json $(VENV)/stamp-development
 	$(SAY) tools "Node and the OpenID provider"
 	@.ci/tools node
+	@touch $@
+
+$(TOOLS)/stamp-system: .ci/tools
+	$(SAY) tools "mmdebstrap"
+	@.ci/tools system
 	@touch $@
 
 .PHONY: setup
@@ -112,7 +117,7 @@ test: setup tools lint types contracts ## Everything that must hold before a cha
 	@$(PYTEST)
 
 .PHONY: test-system
-test-system: setup tools ## Tests that boot real machines in namespaces (Linux, root)
+test-system: setup tools $(TOOLS)/stamp-system ## Tests that boot real machines in namespaces (Linux, root)
 	$(SAY) test "pytest, system"
 	@python -m pytest --quiet --override-ini timeout=600 -m system
 

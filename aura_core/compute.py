@@ -54,7 +54,8 @@ class Compute(Protocol):
     name: str
 
     async def create(self, request: MachineRequest) -> Machine:
-        """Make the machine, or adopt the one that has this name and our labels.
+        """Make the machine, or adopt the one that has this name and our labels. It is started
+        where it is off: this is also how a machine comes back after its host was restarted.
 
         Raises :class:`aura_core.errors.ComputeError`.
         """

@@ -72,7 +72,7 @@ class BrokerBinding(BaseModel):
     headers: Mapping[str, str] = Field(default_factory=dict)
     query: Mapping[str, str] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
-    rate_limit: RateLimit = RateLimit()
+    rate_limit: RateLimit = Field(default_factory=RateLimit)
     relocations: Mapping[str, str] = Field(default_factory=dict)
     public_fields: tuple[str, ...] = ()
     """Fields of the credential that are no secret (a user name, an account's id): a provider's
@@ -123,5 +123,8 @@ def bind(manifest: Manifest, method: AuthMethod, variables: Mapping[str, str]) -
         rules=manifest.api.rules,
         rate_limit=manifest.api.rate_limit,
         relocations=dict(manifest.relocations),
-        public_fields=tuple(f.name for f in getattr(method, "fields", ()) if not f.secret),
+        public_fields=(
+            *(f.name for f in getattr(method, "fields", ()) if not f.secret),
+            *(("client_id",) if method.strategy == "oauth2" else ()),
+        ),
     )

@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from aura_core.credentials import BrokerBinding
 from aura_core.errors import PermissionDenied
-from aura_core.manifest import OUTBOUND, Rule
-from aura_core.manifest._request import PermissionScope
+from aura_core.manifest import OUTBOUND, PermissionScope, Rule
 from aura_core.placement import Target
 
 __all__ = ["AgentPermissions", "Decision", "judge", "require"]

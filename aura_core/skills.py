@@ -203,8 +203,7 @@ def pack_skills(skills: Sequence[VmSkillManifest]) -> bytes:
     # A dictionary as large as the data compresses as well as the preset's 64 MiB, which costs ten
     # times that in memory: too much for a small machine.
     dictionary = 1 << max(12, (len(data) - 1).bit_length())
-    preset = 9 | lzma.PRESET_EXTREME
-    chain = [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": dictionary}]
+    chain = [{"id": lzma.FILTER_LZMA2, "preset": lzma.PRESET_DEFAULT, "dict_size": dictionary}]
     return lzma.compress(data, filters=chain)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -24,23 +25,34 @@ class ActionLog:
         self._max_bytes = max_bytes
         self._keep = keep
         self._turn = asyncio.Lock()
+        self._lines: list[bytes] = []
+        self._writing: asyncio.Task[None] | None = None
 
     async def record(self, entry: Mapping[str, Any]) -> None:
         """Append one line. The caller leaves out query values, bodies and secrets."""
-        line = json.dumps(entry, separators=(",", ":"), sort_keys=True).encode() + b"\n"
-        async with self._turn:
-            await asyncio.to_thread(self._append, line)
+        self._lines.append(json.dumps(entry, separators=(",", ":"), sort_keys=True).encode())
+        # Handing a line to a thread costs more than writing it: those that wait share one append.
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+        # A caller that goes away takes nobody else's line along.
+        await asyncio.shield(self._writing)
 
-    def _append(self, line: bytes) -> None:
+    async def _write(self) -> None:
+        async with self._turn:
+            lines, self._lines, self._writing = self._lines, [], None
+            await asyncio.to_thread(self._append, b"\n".join([*lines, b""]))
+
+    def _append(self, lines: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         handle = os.open(self._path, flags, 0o600)
         try:
-            if os.fstat(handle).st_size + len(line) > self._max_bytes:
+            if os.fstat(handle).st_size + len(lines) > self._max_bytes:
                 os.close(handle)
                 handle = -1
                 self._rotate()
                 handle = os.open(self._path, flags, 0o600)
-            os.write(handle, line)
+            if os.write(handle, lines) != len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             if handle >= 0:
                 os.close(handle)

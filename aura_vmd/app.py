@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import encodings.idna  # noqa: F401 - see _run
 import fcntl
 import logging
 import os
@@ -31,7 +30,14 @@ from aura_vmd.listeners import broker_listener, http_listener
 from aura_vmd.notify import Notifier
 from aura_vmd.outgoing import ProviderClient, provider_client
 from aura_vmd.policy import Policy
-from aura_vmd.privileges import account, become, harden, myself, prepare_directories
+from aura_vmd.privileges import (
+    account,
+    become,
+    check_reachable,
+    harden,
+    myself,
+    prepare_directories,
+)
 from aura_vmd.settings import Settings, load_settings
 from aura_vmd.skills import Skills
 from aura_vmd.store import Store
@@ -233,9 +239,8 @@ def _run(settings: Settings) -> int:
     agent = account(settings.agent_user)
     daemon = account(settings.user) if os.geteuid() == 0 else myself()
     prepare_directories(settings.layout, daemon=daemon, agent=agent)
-    # All that is used later is imported by now: the daemon's user need not be able to read the
-    # interpreter that root started.
     become(daemon, agent=agent)
+    check_reachable()
     harden()
     with _alone(settings):
         asyncio.run(_serve(create_app(settings, environment=os.environ)))

@@ -20,6 +20,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from aura_core.credentials import BrokerBinding
 from aura_core.errors import (
     AuraError,
     InvalidInput,
@@ -28,13 +29,15 @@ from aura_core.errors import (
     ProviderUnavailable,
 )
 from aura_core.placement import place
+from aura_core.rate_limits import rate_limited
+from aura_core.tools import ApiAnswer
 from aura_vmd.actions import ActionLog
 from aura_vmd.bodies import read_body
 from aura_vmd.gate import head_complete
 from aura_vmd.outgoing import ProviderClient, end_to_end
 from aura_vmd.policy import Permit, Policy
 from aura_vmd.problems import ANSWERED_BY, log_unexpected, problem, problem_response
-from aura_vmd.reflection import Search, needles
+from aura_vmd.reflection import Search
 
 __all__ = ["Broker", "BrokerLimits"]
 
@@ -157,7 +160,7 @@ class Broker:
             await self._actions.record(call.entry("asked"))
         async with self._provider.call(outgoing) as answer:
             call.status = answer.status
-            response = await self._pass_on(request, call, answer, needles(permit.payload))
+            response = await self._pass_on(request, call, answer, permit)
         await self._actions.record(call.entry("answered"))
         return response
 
@@ -184,12 +187,12 @@ class Broker:
         request: web.BaseRequest,
         call: _Call,
         answer: aiohttp.ClientResponse,
-        wanted: tuple[bytes, ...],
+        permit: Permit,
     ) -> web.StreamResponse:
         if answer.status < 200:
             raise ProviderUnavailable("The provider switches protocols without being asked to.")
         limit = self._limits.answer_body
-        search = Search(wanted, encoding=answer.headers.get("Content-Encoding", ""))
+        search = Search(permit.held.needles, encoding=answer.headers.get("Content-Encoding", ""))
         search.headers(answer.headers.items())
         if (answer.content_length or 0) > limit and request.method != "HEAD":
             raise _too_long(limit)
@@ -204,6 +207,7 @@ class Broker:
                 break
         if over:
             start += search.rest()
+            _check_pace(permit.binding, answer, bytes(start))
             return _ending(_response(web.Response(status=answer.status, body=bytes(start)), answer))
         response = _ending(_response(web.StreamResponse(status=answer.status), answer))
         await response.prepare(request)
@@ -234,6 +238,18 @@ def _response(response: web.StreamResponse, answer: aiohttp.ClientResponse) -> w
         response.headers.add(name, value)
     response.headers[ANSWERED_BY] = "provider"
     return response
+
+
+def _check_pace(binding: BrokerBinding, answer: aiohttp.ClientResponse, body: bytes) -> None:
+    """Raises ``RateLimited`` where the provider asks to slow down, which each says in its own way:
+    the agent gets one, with the seconds to wait."""
+    if answer.status not in binding.rate_limit.statuses:
+        return
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    said = ApiAnswer(status=answer.status, headers=headers, body=body)
+    limited = rate_limited(said, binding.rate_limit, name=binding.provider, now=datetime.now(UTC))
+    if limited is not None:
+        raise limited
 
 
 def _ending(response: web.StreamResponse) -> web.StreamResponse:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 
 from aura_core.credentials import CredentialPayload
 from aura_core.permissions import AgentPermissions
 from aura_vmd.contents import POLICY, Content
+from aura_vmd.reflection import needles
 
 __all__ = ["HeldCredential", "Holdings"]
 
@@ -19,6 +21,11 @@ class HeldCredential:
 
     payload: CredentialPayload
     revision: int
+
+    @cached_property
+    def needles(self) -> tuple[bytes, ...]:
+        """What answers are searched for: worked out once, not for each call."""
+        return needles(self.payload)
 
     def is_expired(self, now: datetime) -> bool:
         expires_at = self.payload.expires_at

@@ -115,8 +115,8 @@ class Inbox:
         return await self._accept(raw, subject=subject)
 
     async def pulled(self, raw: bytes) -> Accepted:
-        """Take in what this machine asked for. All checks but the bearer's: it made the call."""
-        self.check_size(len(raw))
+        """Take in what this machine asked for. All checks but the bearer's: it made the call.
+        Reading the message checks its size."""
         return await self._accept(raw, subject=None)
 
     async def _accept(self, raw: bytes, *, subject: str | None) -> Accepted:

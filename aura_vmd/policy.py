@@ -35,9 +35,13 @@ class CredentialExpired(RefreshFailed):
 class Permit:
     """A call that may be made: with this credential, to this target, by this rule."""
 
-    payload: CredentialPayload
+    held: HeldCredential
     target: Target
     rule: str
+
+    @property
+    def payload(self) -> CredentialPayload:
+        return self.held.payload
 
     @property
     def binding(self) -> BrokerBinding:
@@ -81,7 +85,7 @@ class Policy:
         target = resolve_target(binding, _complete(binding, path, host))
         decision = require(binding, self._holdings.permissions, method=method, target=target)
         self._check_life(held)
-        return Permit(payload=held.payload, target=target, rule=decision.rule)
+        return Permit(held=held, target=target, rule=decision.rule)
 
     def _check_life(self, held: HeldCredential) -> None:
         if not held.is_expired(self._now()):

@@ -16,6 +16,7 @@ import resource
 import socket
 import stat
 import struct
+import sys
 from asyncio import BaseTransport
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,6 +30,7 @@ __all__ = [
     "Account",
     "account",
     "become",
+    "check_reachable",
     "harden",
     "myself",
     "peer_check",
@@ -86,6 +88,26 @@ def become(daemon: Account, *, agent: Account) -> None:
     os.setgroups([agent.gid])
     os.setresgid(daemon.gid, daemon.gid, daemon.gid)
     os.setresuid(daemon.uid, daemon.uid, daemon.uid)
+
+
+def check_reachable() -> None:
+    """Raise :class:`ConfigurationError` if this process cannot read what it is made of.
+
+    Root may have started an interpreter that the daemon's user cannot read: below root's home, for
+    example. What is imported by now would go on, and whatever is imported later would fail, one
+    day, in the middle of something.
+    """
+    places = {Path(sys.executable).resolve()}
+    for module in tuple(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file is not None:
+            places.add(Path(file))
+    closed = next((path for path in sorted(places) if not os.access(path, os.R_OK)), None)
+    if closed is not None:
+        raise ConfigurationError(
+            f"The daemon's user (uid {os.geteuid()}) cannot read {closed}.",
+            hint="Put Python and aura-vmd where everybody may read, as below /opt/aura.",
+        )
 
 
 def harden() -> None:

@@ -112,7 +112,7 @@ def _time(case: _Case, effort: Effort) -> Figure:
 
 
 def _bare(machine: bytes, skills: bytes) -> bytes:
-    preset = 9 | lzma.PRESET_EXTREME
+    preset = lzma.PRESET_DEFAULT
     size = 1 << max(12, len(skills).bit_length())
     packed = lzma.compress(
         skills, filters=[{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": size}]

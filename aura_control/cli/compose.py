@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import SecretStr
@@ -15,10 +15,9 @@ from aura_control.cli.registry import open_registry
 from aura_control.settings import load_settings
 from aura_core.encoding import b64url
 from aura_core.errors import ConfigurationError, InvalidInput
-from aura_core.runtime import AgentSpec
-from aura_core.wire import ControlKeys
-from cloudinit_templates import Plan
-from cloudinit_templates import compose as compose_plan
+
+if TYPE_CHECKING:
+    from cloudinit_templates import Plan
 
 __all__ = ["compose"]
 
@@ -39,6 +38,8 @@ def compose(
 
     It cannot join a control plane; it shows what is composed and how large it is.
     """
+    from cloudinit_templates import compose as compose_plan
+
     output = Output(as_json=as_json)
     composed = compose_plan(_plan(providers or [], runtime, config))
     text = json.dumps(composed.cloud_config, indent=2) if readable else composed.user_data
@@ -71,6 +72,10 @@ def compose(
 
 
 def _plan(providers: list[str], runtime: str | None, config: Path | None) -> Plan:
+    from aura_core.runtime import AgentSpec
+    from aura_core.wire import ControlKeys
+    from cloudinit_templates import Plan
+
     settings = load_settings()
     registry = open_registry(settings)
     skills = []

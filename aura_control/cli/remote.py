@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from aura_control.cli.output import ExitCode, Output
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = ["Remote", "Session", "read_session", "write_session"]
 
@@ -60,11 +61,14 @@ class Remote:
                 },
                 ExitCode.USAGE,
             )
+
         self.output = output
         self.session = session
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         """One call; answers the JSON document (``None`` for an empty answer)."""
+        import httpx
+
         try:
             with self._client() as http:
                 response = http.request(method, path, **options)
@@ -77,6 +81,8 @@ class Remote:
     @contextmanager
     def events(self, path: str, *, last_event_id: str | None = None) -> Iterator[Iterator[Any]]:
         """Server-sent events as they come; each is ``(id, kind, data)``."""
+        import httpx
+
         headers = {"Accept": "text/event-stream"}
         if last_event_id is not None:
             headers["Last-Event-ID"] = last_event_id
@@ -94,6 +100,8 @@ class Remote:
             raise self._unreachable(error) from None
 
     def _client(self) -> httpx.Client:
+        import httpx  # here, so that commands that call nobody start without it
+
         return httpx.Client(
             base_url=self.session.url,
             headers={"Authorization": f"Bearer {self.session.token}"},

@@ -29,6 +29,7 @@ __all__ = [
     "desire_credential",
     "desire_deletion",
     "desire_policy",
+    "half_installed",
     "lacking",
     "may_use",
     "reconcile_credentials",
@@ -58,6 +59,12 @@ class Skill:
     @classmethod
     def of(cls, manifest: VmSkillManifest) -> Skill:
         return cls(manifest=manifest, digest=skill_digest(manifest))
+
+    @property
+    def only_a_folder(self) -> bool:
+        """Whether nothing of it lies outside its folder: only that can be delivered later."""
+        elsewhere = any(file.path.startswith("/") for file in self.manifest.write_files)
+        return not (elsewhere or self.manifest.services or self.manifest.caddy_routes)
 
 
 async def may_use(tx: Transaction, agent: Agent, provider: str) -> bool:
@@ -179,6 +186,26 @@ async def reconcile_skills(
     put = {folder for folder, op in ops.items() if op is DeliveryOp.PUT}
     for folder in sorted((put | (observed.keys() - ops.keys())) - wanted.keys()):
         await _desire_skill(tx, instance, folder, DeliveryOp.DELETE, None)
+
+
+async def half_installed(
+    tx: Transaction, *, instance: Instance, wanted: Mapping[str, Skill]
+) -> tuple[str, ...]:
+    """Skills (folders) that came or changed after the machine was made and are more than a folder.
+
+    Units, routes and files elsewhere are root's to install, and the daemon is not root: a machine
+    gets them when it is composed or not at all. What did not fit into the user-data is different:
+    of that, only the folder was left out.
+    """
+    rows = await tx.deliveries.for_instance(tenant_id=instance.tenant_id, instance_id=instance.id)
+    sent = {row.subject for row in rows if row.op is DeliveryOp.PUT}
+    return tuple(
+        folder
+        for folder, skill in sorted(wanted.items())
+        if SKILL_PREFIX + folder in sent
+        and folder not in instance.left_to_daemon
+        and not skill.only_a_folder
+    )
 
 
 async def catch_up(

@@ -12,7 +12,13 @@ from aura_control.db.models import Delivery, Instance
 from aura_control.db.models import InstanceState as S
 from aura_control.db.transaction import Transaction
 from aura_control.ports import Workflows
-from aura_control.services.delivery import POLICY, catch_up, lacking, reconcile_skills
+from aura_control.services.delivery import (
+    POLICY,
+    catch_up,
+    half_installed,
+    lacking,
+    reconcile_skills,
+)
 from aura_control.services.enrolment import PROGRESS, provision_id
 from aura_core.errors import Conflict, InvalidInput
 
@@ -95,15 +101,21 @@ async def heartbeat(
     )
     if not fresh:
         raise Conflict("A newer heartbeat of this machine was seen already.")
-    await reconcile_skills(
-        tx,
-        instance=instance,
-        wanted=await services.skills.wanted(tx, instance),
-        observed=health.skills,
-    )
+    wanted = await services.skills.wanted(tx, instance)
+    await reconcile_skills(tx, instance=instance, wanted=wanted, observed=health.skills)
     missing = await catch_up(tx, instance=instance, observed=revisions)
-    await _move(tx, instance, judge(health))
+    half = await half_installed(tx, instance=instance, wanted=wanted)
+    await _move(tx, instance, judge(health) or _needs_new_machine(half))
     return missing
+
+
+def _needs_new_machine(folders: Sequence[str]) -> str | None:
+    if not folders:
+        return None
+    return (
+        f"Services, routes or files of {', '.join(folders)} came after the machine was made:"
+        " deploy the agent anew to have them."
+    )
 
 
 async def tell_progress(workflows: Workflows, instance: Instance) -> None:

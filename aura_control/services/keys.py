@@ -19,7 +19,7 @@ from aura_control.db.transaction import Transaction
 from aura_core.credentials import CredentialEnvelope
 from aura_core.crypto import Identity, Keyring, TenantKeys
 from aura_core.errors import EnvelopeError
-from aura_core.manifest import AuthMethod, template_variables
+from aura_core.manifest import AuthMethod
 from aura_core.wire import ControlKeys
 
 __all__ = ["Secrets", "Vault", "carried"]
@@ -150,12 +150,7 @@ def carried(method: AuthMethod) -> frozenset[str]:
     A way to authenticate that places nothing itself (signatures, webhooks) needs all its fields at
     hand, so nothing of it is kept apart.
     """
-    names = {
-        name
-        for placement in method.placements
-        for text in (placement.format, placement.username, placement.password)
-        for name in template_variables(text)
-    }
+    names = set(method.placed)
     if not method.placements:
         names |= {field.name for field in getattr(method, "fields", ())}
     return frozenset(names | {"access_token"})

@@ -25,6 +25,7 @@ from aura_core.errors import (
     ReauthorizationRequired,
     RefreshFailed,
 )
+from aura_core.manifest import OAuth2Auth
 
 __all__ = ["Renewal"]
 
@@ -238,10 +239,11 @@ class Renewal:
         *,
         deliver: bool,
     ) -> Connection:
-        # RFC 6749 §6: without a new refresh token in the answer the old one goes on.
         secrets = dict(envelope.secrets) | {"access_token": renewed.access_token}
         if renewed.refresh_token is not None:
             secrets["refresh_token"] = renewed.refresh_token
+        elif isinstance(ctx.method, OAuth2Auth) and not ctx.method.refresh.keeps_old_if_absent:
+            secrets.pop("refresh_token", None)
         async with self._database.transaction() as tx:
             slot = Slot(
                 connection_id=connection.id,

@@ -15,7 +15,7 @@ from aura_control.db.models import Agent, ConnectionState
 from aura_control.services.agents import own
 from aura_control.services.delivery import may_use
 from aura_control.services.refresh import fresh_envelope
-from aura_core.adapter import binding
+from aura_core.adapter import binding, placed
 from aura_core.api import BoundApi
 from aura_core.errors import Conflict, NotFound, PermissionDenied
 from aura_core.permissions import AgentPermissions
@@ -57,7 +57,7 @@ async def run_tool(
         envelope = await fresh_envelope(services, principal.tenant_id, call.connection)
         api = BoundApi(
             binding(context, envelope.secrets),
-            envelope.secrets,
+            placed(context, envelope.secrets),
             services.http,
             permissions=AgentPermissions.model_validate(call.agent.permissions),
         )

@@ -22,8 +22,12 @@ from aura_control.services.keys import Vault
 from aura_control.workflows.outcome import Outcome, done, failed
 from aura_core.compute import Compute, MachineRequest
 from aura_core.errors import ConfigurationError
+from cloudinit_templates import Composed
 
-__all__ = ["MachineSteps", "Timings"]
+__all__ = ["SHOULD_BE_ON", "MachineSteps", "Timings"]
+
+SHOULD_BE_ON = (S.ENROLLING, S.RUNNING, S.DEGRADED)
+"""States of an instance whose machine was made and was not switched off on purpose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +107,23 @@ class MachineSteps:
                 user_data_size=composed.size,
                 left_to_daemon=composed.left_to_daemon,
             )
+        await self._ask(instance, composed)
+        return done()
+
+    async def start_again(self, tenant_id: str, instance_id: str) -> Outcome:
+        """Asks the compute for a machine that should be on and is off: it adopts and starts it.
+
+        The machine has long taken what it was composed from; asking takes user-data all the same.
+        """
+        async with self._database.reading() as tx:
+            instance = await tx.instances.get(tenant_id=tenant_id, instance_id=instance_id)
+            if instance.state not in SHOULD_BE_ON:
+                return _superseded(instance)
+            plan = await self._composer.plan(tx, instance=instance)
+        await self._ask(instance, await self._composer.compose(plan))
+        return done()
+
+    async def _ask(self, instance: Instance, composed: Composed) -> None:
         machine = await self._compute(instance).create(
             MachineRequest(
                 name=instance.machine_name,
@@ -112,12 +133,11 @@ class MachineSteps:
         )
         async with self._database.transaction() as tx:
             await tx.instances.record_external(
-                tenant_id=tenant_id,
-                instance_id=instance_id,
+                tenant_id=instance.tenant_id,
+                instance_id=instance.id,
                 external_id=machine.external_id,
                 push_url=machine.push_url,
             )
-        return done()
 
     async def enrol(self, tenant_id: str, instance_id: str) -> Outcome:
         """``provisioning`` to ``enrolling``."""

@@ -14,8 +14,9 @@ from aura_control.db.models import InstanceState as S
 from aura_control.services.enrolment import DESTROY, PROVISION, destroy_id, provision_id
 from aura_control.services.heartbeats import mark_silent
 from aura_control.workflows.engine import Engine, WorkflowState
-from aura_control.workflows.machines import MachineSteps
-from aura_core.compute import Compute
+from aura_control.workflows.machines import SHOULD_BE_ON, MachineSteps
+from aura_core.compute import Compute, Machine
+from aura_core.errors import AuraError
 
 if TYPE_CHECKING:
     from aura_control.composition import Services
@@ -113,24 +114,39 @@ class Sweeper:
         return True
 
     async def compare_machines(self) -> int:
-        """Machines whose instance failed or is gone are destroyed; how many. Where the daemons of
-        the others listen is learned anew: it changes when a machine restarts.
+        """Machines whose instance failed or is gone are destroyed, and those that are off although
+        their instance should run are started again; how many of both. Where the daemons of the
+        others listen is learned anew: it changes when a machine restarts.
 
-        Computes answer with machines of ours only. One whose instance is unknown is left and
-        logged: it may belong to a database that this one is an old copy of.
+        After the host of local machines was restarted, this is what brings them back. Computes
+        answer with machines of ours only. One whose instance is unknown is left and logged: it may
+        belong to a database that this one is an old copy of.
         """
-        removed = 0
+        changed = 0
         for compute in self._computes.values():
             for machine in await compute.machines():
                 instance = await self._instance(machine.name)
                 if instance is None:
                     _log.warning("machine_unknown", machine=machine.name)
-                elif instance.state in (S.FAILED, S.DESTROYED):
-                    outcome = await self._steps.remove(instance.tenant_id, instance.id)
-                    removed += bool(outcome["ok"])
-                elif machine.push_url is not None and machine.push_url != instance.push_url:
-                    await self._moved(instance, machine.push_url)
-        return removed
+                else:
+                    changed += await self._compare(machine, instance)
+        return changed
+
+    async def _compare(self, machine: Machine, instance: Instance) -> bool:
+        who = (instance.tenant_id, instance.id)
+        try:
+            if instance.state in (S.FAILED, S.DESTROYED):
+                return bool((await self._steps.remove(*who))["ok"])
+            if machine.state == "off" and instance.state in SHOULD_BE_ON:
+                _log.warning("machine_off", machine=machine.name)
+                return bool((await self._steps.start_again(*who))["ok"])
+        except AuraError as error:
+            # One machine that cannot be mended must not keep the others from it.
+            _log.warning("machine_unchanged", machine=machine.name, reason=str(error))
+            return False
+        if machine.push_url is not None and machine.push_url != instance.push_url:
+            await self._moved(instance, machine.push_url)
+        return False
 
     async def _moved(self, instance: Instance, push_url: str) -> None:
         async with self._services.database.transaction() as tx:

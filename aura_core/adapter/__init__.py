@@ -8,7 +8,7 @@ the user authenticates, the operator's OAuth client, and an HTTP client with tim
 from __future__ import annotations
 
 from aura_core.adapter._base import IntegrationAdapter
-from aura_core.adapter._calls import binding
+from aura_core.adapter._calls import binding, placed
 from aura_core.adapter._strategies import (
     ApiKeyAdapter,
     OAuthAdapter,
@@ -39,4 +39,5 @@ __all__ = [
     "WebhookAdapter",
     "binding",
     "default_adapter",
+    "placed",
 ]

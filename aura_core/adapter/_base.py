@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from aura_core import oauth
-from aura_core.adapter._calls import Told, binding, make_call
+from aura_core.adapter._calls import Told, binding, make_call, placed
 from aura_core.adapter._values import (
     Connected,
     Context,
@@ -35,7 +35,6 @@ from aura_core.manifest import (
     OAuth2Auth,
     TokenExchangeAuth,
     WebhookAuth,
-    template_variables,
 )
 from aura_core.skills import VmSkillManifest, build_skill
 from aura_core.tools import Tool, ToolApi, openai_function
@@ -186,18 +185,14 @@ class IntegrationAdapter:
         """
         if ctx.manifest.skill is None:
             return None
-        names = [
-            name
-            for placement in ctx.method.placements
-            for text in (placement.format, placement.username, placement.password)
-            for name in template_variables(text)
-        ]
+        names = ctx.method.placed
         oauth_client = isinstance(ctx.method, OAuth2Auth | ClientCredentialsAuth)
         if set(names) & (_NEVER_LEAVES_OAUTH if oauth_client else _NEVER_LEAVES):
             raise ConfigurationError(
                 f"{ctx.manifest.name} places a secret in requests that must not leave Aura."
             )
-        missing = [name for name in names if name not in envelope.secrets]
+        secrets = placed(ctx, envelope.secrets)
+        missing = [name for name in names if name not in secrets]
         if missing:
             raise ReauthorizationRequired(
                 f"The connection to {ctx.manifest.name} holds no {missing[0]}.",
@@ -207,7 +202,7 @@ class IntegrationAdapter:
             connection_id=envelope.integration_id,
             provider=ctx.manifest.id,
             connection_revision=connection_revision,
-            fields={name: envelope.secrets[name] for name in names},
+            fields=secrets,
             expires_at=envelope.token_expiry,
             scopes=envelope.scopes,
             binding=binding(ctx, envelope.secrets),

@@ -23,7 +23,7 @@ from aura_core.errors import (
 from aura_core.manifest import Call, read_path
 from aura_core.placement import place, resolve_target
 
-__all__ = ["Told", "binding", "make_call", "public_values"]
+__all__ = ["Told", "binding", "make_call", "placed", "public_values"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,17 @@ def binding(ctx: Context, secrets: Mapping[str, SecretStr]) -> BrokerBinding:
         ) from None
 
 
+def placed(ctx: Context, secrets: Mapping[str, SecretStr]) -> dict[str, SecretStr]:
+    """Those secrets that go into a request, and nothing else. The operator's client is among them
+    where the manifest says so (Etsy wants its id and secret beside the token)."""
+    known = dict(secrets)
+    if ctx.client is not None:
+        known.setdefault("client_id", SecretStr(ctx.client.client_id))
+        if ctx.client.client_secret is not None:
+            known.setdefault("client_secret", ctx.client.client_secret)
+    return {name: known[name] for name in ctx.method.placed if name in known}
+
+
 async def make_call(ctx: Context, call: Call, secrets: Mapping[str, SecretStr]) -> Told:
     """Make the call. Raises :class:`ReauthorizationRequired` (401), :class:`ProviderRejected`,
     :class:`ProviderUnavailable`, :class:`RateLimited`, and :class:`InvalidInput` for a variable
@@ -64,9 +75,10 @@ async def make_call(ctx: Context, call: Call, secrets: Mapping[str, SecretStr]) 
     bound, url = _call_binding(ctx, call, values)
     body = None if call.json_body is None else json.dumps(call.json_body).encode()
     headers = {} if body is None else {"content-type": "application/json"}
+    carried = placed(ctx, secrets)
     request = place(
         bound,
-        secrets,
+        carried,
         method=call.method,
         target=resolve_target(bound, url),
         headers={"accept": "application/json", **headers},
@@ -78,12 +90,12 @@ async def make_call(ctx: Context, call: Call, secrets: Mapping[str, SecretStr]) 
     told = document(reply)
     found = error_in_success(told, call.error)
     if found is not None:
-        raise _refused(ctx, found, secrets)
+        raise _refused(ctx, found, carried)
     error = failure(
         reply,
         name=ctx.manifest.name,
         rate_limit=ctx.manifest.api.rate_limit,
-        secrets=secrets.values(),
+        secrets=carried.values(),
         now=ctx.now(),
     )
     if error is None and reply.status not in call.success_statuses:

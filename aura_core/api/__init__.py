@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from aura_core.api._bound import BoundApi
 from aura_core.api._http import MAX_ANSWER, USER_AGENT, Reply, fetch, http_client
-from aura_core.api._outcomes import (
-    document,
-    error_in_success,
-    explain,
-    failure,
-    is_rate_limited,
-    redact,
-    retry_after,
-)
+from aura_core.api._outcomes import error_in_success, explain, failure, redact
+from aura_core.rate_limits import document, retry_after
 
 __all__ = [
     "MAX_ANSWER",
@@ -25,7 +18,6 @@ __all__ = [
     "failure",
     "fetch",
     "http_client",
-    "is_rate_limited",
     "redact",
     "retry_after",
 ]

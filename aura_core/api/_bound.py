@@ -128,9 +128,9 @@ class BoundApi(ToolApi):
         # An endpoint that echoes requests would hand the credential to whoever reads the answer.
         head = "\n".join(answer.headers.values()).encode()
         for name, secret in self._fields.items():
-            value = secret.get_secret_value().encode()
             if name in self._binding.public_fields:
                 continue
+            value = secret.get_secret_value().encode()
             if len(value) >= _SHORTEST_SECRET and (value in answer.body or value in head):
                 raise PermissionDenied(
                     f"{self._binding.provider} repeated the credential in its answer, "

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from datetime import date
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from aura_core.manifest._base import Frozen, Id, JsonPath, UrlTemplate
+from aura_core.manifest._base import (
+    Frozen,
+    Id,
+    JsonPath,
+    UrlTemplate,
+    template_variables,
+)
 from aura_core.manifest._oauth import (
     Authorization,
     ExchangeStep,
@@ -53,6 +60,18 @@ class _Auth(Frozen):
     """Follow-up calls after connecting; what they capture becomes variables and metadata."""
     revocation: Revocation | None = None
 
+    @property
+    def placed(self) -> tuple[str, ...]:
+        """Names of what the placements put into a request, each once."""
+        return tuple(
+            dict.fromkeys(
+                name
+                for placement in self.placements
+                for text in placement.texts
+                for name in template_variables(text)
+            )
+        )
+
 
 class OAuth2Auth(_Auth):
     """Authorization code grant (RFC 6749 §4.1)."""
@@ -61,7 +80,7 @@ class OAuth2Auth(_Auth):
     client: OAuthClient
     authorization: Authorization
     token: TokenEndpoint
-    refresh: RefreshTokens = RefreshTokens()
+    refresh: RefreshTokens = Field(default_factory=RefreshTokens)
     userinfo: Call | None = None
     scopes: tuple[str, ...] = ()
     """Asked for at connection."""
@@ -69,8 +88,14 @@ class OAuth2Auth(_Auth):
     device_authorization_url: UrlTemplate | None = None
     after_exchange: tuple[ExchangeStep, ...] = ()
     """Steps between the code exchange and a usable access token (long-lived tokens, sessions)."""
-    sunset: str | None = None
-    """ISO date on which the provider turns these endpoints off."""
+    sunset: date | None = None
+    """When the provider turns these endpoints off."""
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if self.client.secret_env is None and self.token.auth not in ("none", "custom"):
+            raise ValueError(f'token.auth = "{self.token.auth}" needs client.secret_env')
+        return self
 
 
 class ClientCredentialsAuth(_Auth):
@@ -94,7 +119,7 @@ class TokenExchangeAuth(_Auth):
     assertion: JwtAssertion | None = None
     """Signed before the first step."""
     steps: Annotated[tuple[ExchangeStep, ...], Field(min_length=1)]
-    response: TokenResponse = TokenResponse()
+    response: TokenResponse = Field(default_factory=TokenResponse)
     """Read from the last step's answer."""
 
 

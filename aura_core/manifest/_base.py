@@ -22,7 +22,7 @@ ParameterName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 class Frozen(BaseModel):
     """Immutable, no unknown keys: a misspelt key in a manifest is an error, not a silence."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 def template_variables(text: str) -> Iterator[str]:
@@ -82,6 +82,15 @@ def check_host(text: str) -> str:
     return text
 
 
+def check_pattern(text: str) -> str:
+    """Accept a regular expression: a wrong one must show here and not when somebody connects."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return text
+
+
 def read_path(document: Any, path: str) -> Any:
     """What a :data:`JsonPath` leads to in a JSON document, or ``None``."""
     for part in _PATH_PART.finditer(path):
@@ -99,6 +108,9 @@ UrlTemplate = Annotated[
 ]
 HostPattern = Annotated[
     str, StringConstraints(min_length=1, max_length=255), AfterValidator(check_host)
+]
+Pattern = Annotated[
+    str, StringConstraints(min_length=1, max_length=512), AfterValidator(check_pattern)
 ]
 JsonPath = Annotated[
     str,

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from aura_core.manifest._auth import AuthMethod, OAuth2Auth
+from aura_core.manifest._auth import AuthMethod, ClientCredentialsAuth, CodeAuth, OAuth2Auth
 from aura_core.manifest._base import (
     Frozen,
     HostPattern,
@@ -84,6 +84,7 @@ class Manifest(Frozen):
             for step in (*getattr(method, "steps", ()), *getattr(method, "after_exchange", ())):
                 known |= {*step.captures, *step.capture_headers}
             self._check_hosts(method)
+            self._check_placements(method)
             unknown = sorted(set(self._templates(method)) - known)
             if unknown:
                 raise ValueError(
@@ -97,7 +98,25 @@ class Manifest(Frozen):
             raise ValueError("tools: two tools have the same name")
         if self.tools and self.tools_module is None:
             raise ValueError("tools needs tools_module")
+        self._check_environments()
         return self
+
+    def _check_environments(self) -> None:
+        """Each can be chosen, and is a manifest as good as this one: its hosts too are checked
+        when it is read, not when somebody's credential is on its way there."""
+        ids = [environment.id for environment in self.environments]
+        offered = [v.choices for m in self.auth for v in m.variables if v.name == "environment"]
+        if ids and (not offered or any(sorted(choices) != sorted(ids) for choices in offered)):
+            raise ValueError(
+                "environments: are chosen by a variable named environment, whose choices are "
+                "their ids, each once"
+            )
+        for name in ids:
+            try:
+                self.in_environment(name)
+            except ValidationError as error:
+                said = error.errors(include_url=False, include_input=False)[0]["msg"]
+                raise ValueError(f"environments {name}: {said}") from None
 
     def _templates(self, method: AuthMethod) -> list[str]:
         """Names of all variables in templates that this method resolves."""
@@ -112,6 +131,12 @@ class Manifest(Frozen):
         declared = {variable.name for variable in method.variables}
         base = self.api.base_url
         start = base.partition("}")[0] + "}" if base.startswith("{") else urlsplit(base).netloc
+        first = next((v for v in method.variables if f"{{{v.name}}}" == start), None)
+        if first is not None and not first.url:
+            raise ValueError(
+                f"auth {method.id or method.strategy}: {start} begins api.base_url, so it holds "
+                "scheme and host and needs url = true"
+            )
         for pattern in (*self.hosts, start):
             for name in template_variables(pattern):
                 if name not in declared:
@@ -132,6 +157,28 @@ class Manifest(Frozen):
                     f"auth {method.id or method.strategy}: {host} gets the credential "
                     "but is not in hosts"
                 )
+
+    def _check_placements(self, method: AuthMethod) -> None:
+        """A placement holds what the connection keeps secret, and maybe the operator's client."""
+        if isinstance(method, CodeAuth):
+            return  # its adapter knows what it places
+        fields = {field.name for field in getattr(method, "fields", ())}
+        if method.strategy in _WITH_TOKENS:
+            fields.add("access_token")
+        if isinstance(method, OAuth2Auth):
+            fields |= {"client_id", "client_secret"}
+        for name in method.placed:
+            if name not in fields:
+                raise ValueError(
+                    f"auth {method.id or method.strategy}: placements: {{{name}}} is no part of "
+                    "the credential; variables can stand in api.headers and api.query"
+                )
+        oauth = isinstance(method, OAuth2Auth | ClientCredentialsAuth)
+        if oauth and self.skill is not None and "client_secret" in method.placed:
+            raise ValueError(
+                f"auth {method.id or method.strategy}: placements: a skill's machine would "
+                "hold the OAuth client's secret"
+            )
 
     def auth_method(self, auth_id: str | None = None) -> AuthMethod:
         """The named way to authenticate, or the first. Raises ``KeyError`` for an unknown one."""
@@ -184,6 +231,7 @@ def relocate(relocations: Mapping[str, str], url: str) -> str:
     return origin + (tail if tail.startswith(("/", "?", "#")) or not tail else f"/{tail}")
 
 
+_WITH_TOKENS = {"oauth2", "oauth2_client_credentials", "token_exchange"}
 _API_TEMPLATES = {"base_url", "headers", "query"}
 
 

@@ -56,6 +56,7 @@ class Authorization(Frozen):
     callback_metadata: tuple[ParameterName, ...] = ()
     """Callback parameters to keep in the connection's metadata (``realmId``, ``shop``)."""
     code_by_webhook: bool = False
+    """The code does not come with the callback: the manifest alone cannot connect."""
     issuer: UrlTemplate | None = None
     """Expected ``iss`` (RFC 9207); checked when given, whether or not the provider sends it."""
     iss_required: bool = False
@@ -133,7 +134,7 @@ class TokenEndpoint(Frozen):
     assertion_algorithm: Literal["RS256", "ES256", "PS256", "EdDSA"] | None = None
     """For ``private_key_jwt`` (RFC 7523)."""
     mtls: bool = False
-    response: TokenResponse = TokenResponse()
+    response: TokenResponse = Field(default_factory=TokenResponse)
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -165,7 +166,8 @@ class RefreshTokens(Frozen):
     sends_access_token: ParameterName | None = None
     """Some providers also want the old access token, under this name."""
     keeps_old_if_absent: bool = True
-    """RFC 6749 §6: no new refresh token in the answer means that the old one stays valid."""
+    """RFC 6749 §6: no new refresh token in the answer means that the old one stays valid;
+    ``false``: it means that there is none any more."""
     margin: Annotated[int, Field(ge=0)] | None = None
     """Seconds before expiry to refresh; ``None``: a tenth of the lifetime, 60 to 600."""
     lifetime: Annotated[int, Field(ge=1)] | None = None

@@ -14,6 +14,7 @@ from aura_core.manifest._base import (
     HttpMethod,
     Id,
     JsonPath,
+    Pattern,
     UrlTemplate,
     VariableName,
 )
@@ -42,6 +43,11 @@ class Placement(Frozen):
         if self.at == "basic" and not (self.username or self.password):
             raise ValueError('at = "basic" needs username or password')
         return self
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The templates that are filled in at this place."""
+        return (self.username, self.password) if self.at == "basic" else (self.format,)
 
 
 BEARER = Placement(at="header", name="Authorization", format="Bearer {access_token}")
@@ -99,7 +105,8 @@ class Call(Frozen):
 
 
 class Variable(Frozen):
-    """A value that URL templates and formats may hold."""
+    """A value that URL templates and the API's headers may hold. It is kept in the open: what is
+    secret is a field of the credential."""
 
     name: VariableName
     provided_by: Literal["user", "callback", "token_response", "discovery", "api_key_suffix"] = (
@@ -108,11 +115,10 @@ class Variable(Frozen):
     label: str | None = None
     default: str | None = None
     choices: tuple[str, ...] = ()
-    pattern: str | None = None
+    pattern: Pattern | None = None
     """Full-match regular expression; without one: a DNS label (letters, digits, inner hyphens)."""
     url: bool = False
     """The value holds scheme and host; only https, and only hosts that ``hosts`` names."""
-    secret: bool = False
     required: bool = True
 
 
@@ -123,7 +129,7 @@ class KeyField(Frozen):
     label: str
     secret: bool = True
     required: bool = True
-    pattern: str | None = None
+    pattern: Pattern | None = None
     help: str | None = None
     max_length: Annotated[int, Field(ge=1, le=65536)] = 4096
 
@@ -152,7 +158,7 @@ class Api(Frozen):
     headers: dict[HeaderName, str] = Field(default_factory=dict)
     """Sent with every call; values may hold variables (subscription keys, versions)."""
     query: dict[str, str] = Field(default_factory=dict)
-    rate_limit: RateLimit = RateLimit()
+    rate_limit: RateLimit = Field(default_factory=RateLimit)
     rules: tuple[Rule, ...] = ()
 
 
@@ -169,7 +175,7 @@ class Environment(Frozen):
 
     id: Id
     label: str
-    replaces: dict[str, str]
+    replaces: dict[UrlTemplate, UrlTemplate]
     """URL prefix to URL prefix."""
     hosts: tuple[HostPattern, ...] = ()
 

@@ -47,6 +47,11 @@ def authorization_url(
             f"{ctx.manifest.name} has no OAuth client yet.",
             hint=f"Register one and set {method.client.id_env}.",
         )
+    if facts.code_by_webhook:
+        raise ConfigurationError(
+            f"{ctx.manifest.name} sends the authorization code to a webhook: "
+            "its integration needs an adapter that receives it."
+        )
     if uses_pkce(method) and verifier is None:
         raise ConfigurationError(f"{ctx.manifest.name} is authorized with PKCE: a verifier is due.")
     values = Values(ctx, {"redirect_uri": redirect_uri})

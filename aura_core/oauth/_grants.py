@@ -267,9 +267,7 @@ def _captures(step: ExchangeStep, told: Any, reply: Reply, how: Reading) -> dict
 def _kept(ctx: Context, captured: Mapping[str, str]) -> dict[str, str]:
     """Captures that are kept, in the open: those that the manifest declares as variables. Any
     other may be a session or a secret of the login's, and ends with it."""
-    named = {
-        v.name for v in ctx.method.variables if v.provided_by == "token_response" and not v.secret
-    }
+    named = {v.name for v in ctx.method.variables if v.provided_by == "token_response"}
     return {name: value for name, value in captured.items() if name in named}
 
 

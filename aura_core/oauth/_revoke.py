@@ -110,4 +110,6 @@ def _request(
         _, headers, _ = auth.prepare(facts.method, url, headers, "")
     elif facts.auth == "client_secret_post":
         params |= {k: v for k, v in (("client_id", client), ("client_secret", secret)) if v}
+    elif client is not None and secret is None:
+        params["client_id"] = client  # a public client says who it is (RFC 7009 §2.1)
     return encode(facts.method, ctx.manifest.locate(url), facts.body, params, headers)

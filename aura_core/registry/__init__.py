@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint
 from importlib.metadata import entry_points as installed_entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aura_core.compute import Compute, HostContext
 from aura_core.errors import (
     ConfigurationError,
     Conflict,
@@ -27,7 +26,10 @@ from aura_core.manifest import Manifest
 from aura_core.registry._catalogue import Entry, Listing, read, relocate
 from aura_core.registry._loading import Integration, Plugin, import_plugin, integration
 from aura_core.registry._sources import Source, directory_sources, plugin_sources
-from aura_core.runtime import Runtime
+
+if TYPE_CHECKING:
+    from aura_core.compute import Compute, HostContext
+    from aura_core.runtime import Runtime
 
 __all__ = ["Integration", "Listing", "Registry"]
 

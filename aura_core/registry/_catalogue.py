@@ -40,6 +40,7 @@ class Entry:
 
     manifest: Manifest
     source: Source
+    path: Path
 
 
 def read(
@@ -65,7 +66,9 @@ def read(
             except (ManifestError, PluginError) as error:
                 broken.append(_quarantined(_guess_id(path), source, str(error)))
             else:
-                found.setdefault(manifest.id, []).append(Entry(manifest=manifest, source=source))
+                found.setdefault(manifest.id, []).append(
+                    Entry(manifest=manifest, source=source, path=path)
+                )
     healthy = {name: entries[0] for name, entries in found.items() if len(entries) == 1}
     broken += [_duplicate(entries) for entries in found.values() if len(entries) > 1]
     return healthy, broken
@@ -144,11 +147,18 @@ def _quarantined(name: str, source: Source, reason: str) -> Listing:
 
 
 def _duplicate(entries: list[Entry]) -> Listing:
-    names = " and ".join(entry.source.distribution for entry in entries)
+    """A distribution is uninstalled, a file is removed: each is called by what must go."""
+    owners = [entry.source for entry in entries]
+    names = " and ".join(
+        str(entry.path)
+        if entry.source.module is None or owners.count(entry.source) > 1
+        else entry.source.distribution
+        for entry in entries
+    )
     return Listing(
         id=entries[0].manifest.id,
         manifest=entries[0].manifest,
         distribution=names,
         status="quarantined",
-        reason=f"{entries[0].manifest.id} is offered by {names}: uninstall all but one.",
+        reason=f"{entries[0].manifest.id} is offered by {names}: keep one of them.",
     )

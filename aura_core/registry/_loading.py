@@ -9,16 +9,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.abc import InspectLoader
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from aura_core import hookspecs
-from aura_core.adapter import IntegrationAdapter, default_adapter
 from aura_core.errors import PluginError
 from aura_core.manifest import Manifest
 from aura_core.registry._sources import Source
-from aura_core.tools import Tool, tools_in
+
+if TYPE_CHECKING:
+    from aura_core.adapter import IntegrationAdapter
+    from aura_core.tools import Tool
 
 __all__ = ["Integration", "Plugin", "import_plugin", "integration"]
 
@@ -70,6 +72,9 @@ def import_plugin(source: Source) -> Plugin:
 
 def integration(plugin: Plugin | None, manifest: Manifest, distribution: str) -> Integration:
     """Put one integration together. Raises :class:`PluginError`."""
+    # Here and not above: adapters bring httpx and Authlib, and a listing needs neither.
+    from aura_core.adapter import IntegrationAdapter, default_adapter
+
     adapters = plugin.collect("aura_integrations") if plugin is not None else []
     for adapter in adapters:
         if not isinstance(adapter, IntegrationAdapter):
@@ -88,6 +93,8 @@ def integration(plugin: Plugin | None, manifest: Manifest, distribution: str) ->
 
 
 def _tools(manifest: Manifest, distribution: str) -> tuple[tuple[Tool, ...], str]:
+    from aura_core.tools import tools_in
+
     if manifest.tools_module is None:
         return (), ""
     module = _import(manifest.tools_module)

@@ -152,4 +152,8 @@ def _of_problem(answer: ApiAnswer) -> errors.AuraError:
     hint = hint if isinstance(hint, str) else None
     if name == "permission-denied":
         return errors.PermissionDenied(message, rule=str(document.get("rule", "")), hint=hint)
+    if name == "rate-limited":
+        wait = document.get("retry_after")
+        seconds = float(wait) if isinstance(wait, int | float) else 1.0
+        return errors.RateLimited(message, retry_after=seconds, hint=hint)
     return _PROBLEMS.get(name, errors.ProviderUnavailable)(message, hint=hint)

@@ -21,7 +21,7 @@ import pytest
 from pydantic import SecretStr
 
 from aura_core import oauth
-from aura_core.adapter import Connected, Context, OAuthClientSettings, binding
+from aura_core.adapter import Connected, Context, OAuthClientSettings, binding, placed
 from aura_core.api import BoundApi, http_client
 from aura_core.credentials import CredentialEnvelope
 from aura_core.errors import AuraError, InvalidInput, ProviderRejected
@@ -187,7 +187,7 @@ class IntegrationContract:
                 return
             connected = await _connected(integration, sides)
             bound = binding(_with_variables(sides.ctx, connected), connected.secrets)
-            api = BoundApi(bound, connected.secrets, sides.ctx.http)
+            api = BoundApi(bound, placed(sides.ctx, connected.secrets), sides.ctx.http)
             for name, arguments in self.arguments.items():
                 answer = await integration.adapter.execute_chat_tool(
                     integration.tools, name, arguments, api

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
@@ -127,7 +128,7 @@ NAMES = st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}", fullmatch=True)
 
 
 @given(st.dictionaries(NAMES, st.integers(min_value=10, max_value=30_000), max_size=8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_any_set_of_skills_fits(sizes: dict[str, int]) -> None:
     skills = [bulky(name, size) for name, size in sizes.items()]
     composed = compose(plan(skills=skills))
@@ -218,7 +219,7 @@ def test_hostile_characters_in_identifiers_are_refused(field: str, poison: str) 
     st.text(st.characters(exclude_categories=["Cs"]), max_size=300),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=300),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_text_of_files_round_trips_whatever_it_holds(persona: str, text: str) -> None:
     composed = compose(
         plan(
@@ -237,7 +238,8 @@ def test_the_text_of_files_round_trips_whatever_it_holds(persona: str, text: str
             ],
         )
     )
-    document = fast_tier._load(fast_tier.decode(composed.user_data))
+    # By PyYAML's own parser, which cloud-init uses, and which reads some things in its own way.
+    document = yaml.safe_load(fast_tier.decode(composed.user_data))
     assert document == composed.cloud_config
     files = contents(document)
     assert files["/var/lib/agent/SOUL.md"] == persona

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,10 +25,12 @@ from aura_core.errors import (
     NotFound,
     ReauthorizationRequired,
 )
+from aura_core.manifest import Placement
 from aura_core.tools import ToolApi, tool
 from tests.core.providers import (
     TOKEN_URL,
     context,
+    declared,
     envelope,
     manifest_with,
     oauth_manifest,
@@ -196,23 +199,40 @@ async def test_the_binding_holds_public_values_only() -> None:
 
 
 async def test_machines_never_get_what_renews() -> None:
-    auth = 'placements = [{ at = "header", name = "X", format = "{refresh_token}" }]'
-    facts = oauth_manifest(auth=auth, tables=SKILL)
-    async with context(facts) as ctx:
-        with pytest.raises(ConfigurationError, match="must not leave"):
-            default_adapter(facts).build_vm_credential_payload(
-                ctx, envelope(refresh_token="rt-1"), connection_revision=1
-            )
     facts = oauth_manifest(tables=SKILL)
     async with context(facts) as ctx:
+        for name in ("refresh_token", "client_secret"):
+            # No manifest can say so: this is the wall behind that wall.
+            placed = Placement(at="header", name="X", format="{" + name + "}")
+            method = ctx.method.model_copy(update={"placements": (placed,)})
+            with pytest.raises(ConfigurationError, match="must not leave"):
+                default_adapter(facts).build_vm_credential_payload(
+                    replace(ctx, method=method), envelope(refresh_token="r"), connection_revision=1
+                )
         with pytest.raises(ReauthorizationRequired, match="no access_token"):
             default_adapter(facts).build_vm_credential_payload(
                 ctx, envelope(refresh_token="rt-1"), connection_revision=1
             )
 
 
+async def test_a_machine_may_hold_the_clients_id() -> None:
+    auth = (
+        'placements = [{ at = "header", name = "Authorization", format = "Bearer {access_token}" },'
+        ' { at = "header", name = "X-Key", format = "{client_id}" }]'
+    )
+    facts = oauth_manifest(auth=auth, tables=SKILL)
+    async with context(facts) as ctx:
+        payload = default_adapter(facts).build_vm_credential_payload(
+            ctx, envelope(access_token="at-1", refresh_token="rt-1"), connection_revision=1
+        )
+    assert payload is not None
+    fields = {name: value.get_secret_value() for name, value in payload.fields.items()}
+    assert fields == {"access_token": "at-1", "client_id": "client-1"}
+    assert payload.binding.public_fields == ("client_id",)
+
+
 async def test_environments_change_every_url() -> None:
-    tables = (
+    tables = declared("environment", 'choices = ["sandbox"]\nrequired = false') + (
         '[auth.verify]\nurl = "https://api.acme.example/me"\n'
         '[[environments]]\nid = "sandbox"\nlabel = "Sandbox"\nhosts = ["api.sandbox.example"]\n'
         'replaces = { "https://api.acme.example" = "https://api.sandbox.example" }\n'

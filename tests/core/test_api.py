@@ -169,3 +169,13 @@ async def test_an_answer_that_repeats_the_credential_is_withheld(http: httpx.Asy
         with respx.mock:
             respx.get(f"{BASE}/echo").mock(return_value=reply)
             await api(http, facts={"public_fields": ("access_token",)}).get("/echo")
+
+
+async def test_an_answer_may_name_the_account(http: httpx.AsyncClient) -> None:
+    placement = Placement(at="basic", username="{account}", password="{key}")
+    facts = {"placements": (placement,), "public_fields": ("account",)}
+    fields = {"account": "AC0123456789", "key": TOKEN}
+    with respx.mock:
+        respx.get(f"{BASE}/calls").respond(json={"account": "AC0123456789"})
+        calls = await api(http, facts=facts, fields=fields).get("/calls")
+    assert calls == {"account": "AC0123456789"}

@@ -36,6 +36,27 @@ async def test_the_client_keeps_no_cookies_and_follows_nothing(
     assert route.calls.last.request.headers["user-agent"].startswith("aura/")
 
 
+async def test_the_environments_proxy_does_not_get_credentials(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reached: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reached.append(await reader.readline())
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with server, http_client() as client:
+        with pytest.raises(ProviderUnavailable):
+            await fetch(client, "GET", "http://127.0.0.1:1/")  # nobody listens there
+    assert reached == []
+
+
 class Answering(httpx.AsyncBaseTransport):
     """Answers in chunks, as the network does."""
 

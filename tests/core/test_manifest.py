@@ -30,6 +30,8 @@ client = { id_env = "A" }
 authorization = { url = "https://a.example/authorize" }
 token = { url = "https://a.example/token", auth = "none" }
 """
+PLACED = 'placements = [{ at = "header", name = "K", format = "{client_secret}" }]\n'
+SKILL = '[skill]\ndir_name = "acme"\ncommand = "acme"\ndescription = "Does it all."\n'
 
 
 def load(text: str) -> Manifest:
@@ -89,7 +91,7 @@ def test_a_small_manifest() -> None:
             + KEY
             + 'placements = [{ at = "query", name = "k", format = "{x}" }]',
             "",
-            "{x} is not declared",
+            "{x} is no part of the credential",
         ),
         (
             HEAD + HOSTS + API + OAUTH + 'refresh = { params = { a = "{nothing}" } }\n',
@@ -100,6 +102,44 @@ def test_a_small_manifest() -> None:
             HEAD + HOSTS + API + KEY + '[[tools]]\nname = "echo"\ndescription = "Say it."\n',
             "tools[0].description",
             "at least 8",
+        ),
+        (
+            HEAD
+            + HOSTS
+            + API
+            + OAUTH
+            + 'placements = [{ at = "query", name = "k", format = "{redirect_uri}" }]\n',
+            "",
+            "{redirect_uri} is no part of the credential",
+        ),
+        (
+            HEAD + HOSTS + API + KEY + '[[auth.variables]]\nname = "pin"\npattern = "["\n',
+            "auth[0].variables[0].pattern",
+            "is not a regular expression",
+        ),
+        (
+            HEAD + HOSTS + API + OAUTH.replace(', auth = "none"', ""),
+            "auth[0]",
+            "needs client.secret_env",
+        ),
+        (
+            HEAD
+            + HOSTS
+            + API.replace("https://api.acme.example", "{site}/v1")
+            + KEY
+            + '[[auth.variables]]\nname = "site"\n',
+            "",
+            "needs url = true",
+        ),
+        (
+            HEAD + HOSTS + API + KEY + '[[auth.variables]]\nname = "pin"\nsecret = true\n',
+            "auth[0].variables[0].secret",
+            "is not a key",
+        ),
+        (
+            HEAD + HOSTS + API + OAUTH + PLACED + SKILL,
+            "",
+            "a skill's machine would hold the OAuth client's secret",
         ),
         (
             HEAD + HOSTS + API + KEY + '[[tools]]\nname = "echo"\ndescription = "Say it again."\n',
@@ -179,24 +219,6 @@ def test_a_relocated_manifest_leads_nowhere_else(url: str, located: str) -> None
     assert (
         relocate({"api.acme.example": "http://x"}, "https://b.example/c") == "https://b.example/c"
     )
-
-
-def test_an_environment_changes_prefixes_and_hosts() -> None:
-    text = HEAD + HOSTS + API + KEY + 'verify = { url = "https://api.acme.example/me" }\n'
-    text += (
-        '[[environments]]\nid = "eu"\nlabel = "Europe"\nhosts = ["api.acme.eu"]\n'
-        'replaces = { "https://api.acme.example" = "https://api.acme.eu" }\n'
-    )
-    manifest = load(text)
-    moved = manifest.in_environment("eu")
-    assert moved.api.base_url == "https://api.acme.eu"
-    assert moved.hosts == ("api.acme.eu",)
-    assert moved.auth_method().verify is not None
-    assert moved.auth_method().verify.url == "https://api.acme.eu/me"  # type: ignore[union-attr]
-    assert manifest.in_environment(None) is manifest
-    assert manifest.relocated("http://127.0.0.1:9").in_environment("eu").relocations
-    with pytest.raises(KeyError):
-        manifest.in_environment("moon")
 
 
 LABEL = Variable(name="shop")

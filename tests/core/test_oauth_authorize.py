@@ -101,7 +101,8 @@ AUTHORIZE = {
     ),
     "another environment": Authorize(
         manifest={
-            "tables": '[[environments]]\nid = "sandbox"\nlabel = "Sandbox"\n'
+            "tables": declared("environment", 'choices = ["sandbox"]\nrequired = false')
+            + '[[environments]]\nid = "sandbox"\nlabel = "Sandbox"\n'
             'replaces = { "https://login.acme.example" = "https://sandbox.acme.example" }'
         },
         variables={"environment": "sandbox"},
@@ -154,4 +155,10 @@ async def test_without_a_client_or_a_verifier_there_is_no_url() -> None:
             oauth.authorization_url(ctx, redirect_uri=BACK, state="st", verifier=None)
         object.__setattr__(ctx, "client", None)
         with pytest.raises(ConfigurationError, match="ACME_CLIENT_ID"):
+            oauth.authorization_url(ctx, redirect_uri=BACK, state="st", verifier="v" * 64)
+
+
+async def test_a_code_that_comes_by_webhook_is_not_waited_for() -> None:
+    async with context(oauth_manifest(authorization="code_by_webhook = true")) as ctx:
+        with pytest.raises(ConfigurationError, match="webhook"):
             oauth.authorization_url(ctx, redirect_uri=BACK, state="st", verifier="v" * 64)

@@ -100,6 +100,20 @@ def test_a_duplicate_is_rejected_naming_both(plugins: PluginFolder) -> None:
     assert registry.get("cat").id == "cat"
 
 
+def test_two_files_with_one_id_are_called_by_their_paths(
+    plugins: PluginFolder, tmp_path: Path
+) -> None:
+    plugins.add("zoo", files={f"manifests/{n}.toml": manifest_text("cat") for n in "ab"})
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("first", "second"):
+        (folder / f"{name}.toml").write_text(manifest_text("bird"))
+    registry = discover(plugins, manifest_dirs=[folder])
+    reason = line(registry, "bird").reason or ""
+    assert f"{folder}/first.toml and {folder}/second.toml" in reason
+    assert "manifests/b.toml" in (line(registry, "cat").reason or "")
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -173,6 +187,7 @@ def aura_integrations():
         ("def aura_integrations():\n    return [object()]", "is not an IntegrationAdapter"),
         ("def aura_integrations():\n    return 5", "aura_integrations failed"),
         ("def aura_integration():\n    return []", "aura_integration"),
+        ("def aura_secret_stores():\n    return []", "aura_secret_stores"),
     ],
 )
 def test_a_hook_that_breaks_its_contract_quarantines(

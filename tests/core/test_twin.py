@@ -26,7 +26,7 @@ from aura_core.testing.twin import (
     Example,
     TwinAccount,
 )
-from tests.core.providers import NOW, envelope, oauth_manifest, secrets
+from tests.core.providers import CLIENT_SECRET, NOW, envelope, oauth_manifest, secrets
 from tests.core.sides import BACK, held, side
 
 
@@ -138,6 +138,12 @@ async def test_a_client_must_be_the_registered_one() -> None:
     other = OAuthClientSettings(client_id="client-1", client_secret=SecretStr("another secret"))
     async with side(oauth_manifest(), client=other) as both:
         given = await both.callback()
+        with pytest.raises(ConfigurationError):
+            await both.exchange(given)
+    renamed = OAuthClientSettings(client_id="client-2", client_secret=SecretStr(CLIENT_SECRET))
+    async with side(oauth_manifest()) as both:
+        given = await both.callback()
+        both.ctx = replace(both.ctx, client=renamed)
         with pytest.raises(ConfigurationError):
             await both.exchange(given)
     stranger = OAuthClientSettings(client_id="stranger")

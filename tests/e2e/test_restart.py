@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import socket
 import subprocess
@@ -14,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.local_machines import follow, machines, processes_of
+from tests.e2e.local_machines import follow, machines, processes_of, until
 from tests.e2e.programs import announcement, aura, own_environment
 
 
@@ -108,6 +110,13 @@ def test_a_machine_goes_on_without_its_control_plane(machines_home: Path, port: 
     assert before
     with running(machines_home, port) as two:
         assert processes_of(machine) == before
+        two.process.terminate()
+        two.process.wait(timeout=10)
+    # As when the host is restarted: nothing of the machine is left but its directory.
+    os.kill(json.loads((machine / "machine.lock").read_text())["pid"], signal.SIGKILL)
+    until(lambda: processes_of(machine) == [])
+    with running(machines_home, port) as two:
+        until(lambda: len(processes_of(machine)) == len(before))
         shown = two.api.get(f"/api/agents/{agent['id']}").json()
         assert shown["state"] in ("running", "degraded")
         # Killed while destroying, it finishes that too.

@@ -27,7 +27,6 @@ for stream in 0:stdin 1:stdout 2:stderr; do
 done
 touch "$root/dev/console"
 mount --bind "$work/console" "$root/dev/console"
-ip link set lo up
 
 cd "$root"
 mkdir -p .before

@@ -43,7 +43,7 @@ def image() -> Path:
 
 
 def _make(suite: str, root: Path) -> None:
-    assert shutil.which("mmdebstrap"), "mmdebstrap is missing: install Debian's package"
+    assert shutil.which("mmdebstrap"), "mmdebstrap is missing: run 'make test-system'"
     targets = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages"],
         capture_output=True, text=True, check=True,

@@ -33,6 +33,8 @@ from tests.vmd.harness import TOKEN, Provider, binding, credential, policy
 
 pytestmark = pytest.mark.system
 
+ROOT = Path(__file__).parents[2]
+
 # What an agent would try, in the agent's own unit. 169.254.169.254 is where clouds keep user-data.
 SPY = """\
 #!/opt/aura/bin/python -I
@@ -142,7 +144,26 @@ def check_units(machine: Booted) -> None:
     assert failed == "", failed + machine.run("journalctl -b --no-pager | tail -n 60")
 
 
+class Transcript:
+    """What was asked of the machine and what it said, for ``docs/booted.md`` to show."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, asked: str, *said: str) -> None:
+        self.lines += [f"# {asked}", *said, ""]
+
+    def check(self) -> None:
+        """The page shows exactly this."""
+        text = "\n".join(self.lines).rstrip()
+        page = (ROOT / "docs/booted.md").read_text()
+        (ROOT / ".cache/booted.txt").write_text(text)
+        shown = page.partition("```text\n")[2].partition("\n```")[0]
+        assert shown == text, "docs/booted.md shows something else than .cache/booted.txt"
+
+
 async def test_a_machine_from_its_first_boot_to_its_second(work: Path) -> None:
+    said = Transcript()
     control, provider = Control(), Provider()
     control.url = "http://127.0.0.1:8700"
     made = composed(control)
@@ -154,14 +175,16 @@ async def test_a_machine_from_its_first_boot_to_its_second(work: Path) -> None:
         async with serving(control.app(), machine, 8700), serving(app, machine, 8701) as url:
             provider.url = url
             check_cloud_init(machine)
+            said.note("cloud-init status", machine.run("cloud-init status").strip())
             await eventually(lambda: control.machine, seconds=60)
             control.want("policy", policy("email:read"), revision=now_ms())
             control.want("c-1", credential(binding(provider.url)), revision=now_ms())
             await check_running(machine, provider)
-            await check_confinement(machine)
-            check_web_server(machine)
+            await check_confinement(machine, said)
+            check_web_server(machine, said)
             check_forgotten(machine, work)
             check_units(machine)
+            note_units(machine, said)
 
     (work / "upper/var/lib/agent/journal.jsonl").unlink()
     with boot(image(), work, made.raw) as machine:
@@ -171,6 +194,20 @@ async def test_a_machine_from_its_first_boot_to_its_second(work: Path) -> None:
             check_forgotten(machine, work)
             check_units(machine)
     assert control.joins == 1
+    said.check()
+
+
+def note_units(machine: Booted, said: Transcript) -> None:
+    units = "aura-firewall aura-vmd aura-agent-runtime-basic caddy"
+    shown = "--property=Id,ActiveState,User"
+    for block in machine.run(f"systemctl show {units} {shown}").strip().split("\n\n"):
+        facts = dict(line.split("=", 1) for line in block.splitlines())
+        who = facts.get("User") or "root"
+        said.note(f"systemctl show {facts['Id']}", f"{facts['ActiveState']}, as {who}")
+    report = json.loads(machine.run("systemd-analyze security --json=short --no-pager"))
+    for unit in ("aura-vmd.service", "aura-agent-runtime-basic.service"):
+        (exposure,) = (entry["exposure"] for entry in report if entry["unit"] == unit)
+        said.note(f"systemd-analyze security {unit}", f"exposure {exposure} of 10")
 
 
 async def check_running(machine: Booted, provider: Provider) -> None:
@@ -188,7 +225,7 @@ METADATA = ("169.254.169.254", 8780)
 ASK = f"import socket; socket.create_connection({METADATA}, 5)".replace("'", '"')
 
 
-async def check_confinement(machine: Booted) -> None:
+async def check_confinement(machine: Booted, said: Transcript) -> None:
     machine.run(f"ip address add {METADATA[0]}/32 dev lo")
     with machine.within(lambda: socket.create_server(METADATA)):
         machine.run(f"python3 -c '{ASK}'")
@@ -198,6 +235,7 @@ async def check_confinement(machine: Booted) -> None:
     found = json.loads(spied[0]["output"])
     reached = [path for path, what in found.items() if what in ("open", "written", "done", "sent")]
     assert reached == []
+    said.note("what the agent can open, write or reach", *(f"{k}: {v}" for k, v in found.items()))
     assert found["metadata"] == "Operation not permitted"
 
 
@@ -209,9 +247,13 @@ def check_metadata(machine: Booted) -> None:
     assert "ConnectionRefusedError" in asked, asked
 
 
-def check_web_server(machine: Booted) -> None:
+def check_web_server(machine: Booted, said: Transcript) -> None:
     def status(line: str) -> str:
-        return machine.ask(f"{line} HTTP/1.0\r\nHost: agent\r\n\r\n").split("\r\n")[0]
+        answer = machine.ask(f"{line} HTTP/1.0\r\nHost: agent\r\n\r\n").split("\r\n")[0]
+        answers.append(f"{line}: {answer.partition(' ')[2]}")
+        return answer
+
+    answers: list[str] = []
 
     assert status("GET /health").endswith("200 OK")
     assert "401" in status("POST /internal/credentials/policy")
@@ -223,6 +265,7 @@ def check_web_server(machine: Booted) -> None:
         "POST /internal/credentials/%2e%2e", "GET /metrics", "GET //health/x",
     ):  # fmt: skip
         assert "404" in status(line), line
+    said.note("what the web server answers", *answers)
 
 
 def check_forgotten(machine: Booted, work: Path) -> None:

@@ -23,6 +23,27 @@ def fixed(name: str, length: int = 32) -> bytes:
 
 
 VM_ENC, VM_SIG, CONTROL = fixed("vm enc"), fixed("vm sig"), fixed("control")
+REVISION = ISSUED_AT
+CONNECTION = "0d5cbb4d9a0f4f6f8f3d5f1f0e7a1c22"
+CREDENTIAL = {
+    "kind": "credential",
+    "connection_id": CONNECTION,
+    "provider": "acme",
+    "connection_revision": 1,
+    "fields": {"access_token": "an access token"},
+    "expires_at": None,
+    "scopes": ["read"],
+    "binding": {
+        "provider": "acme",
+        "base_url": "https://api.acme.example",
+        "hosts": ["api.acme.example"],
+        "placements": [
+            {"at": "header", "name": "Authorization", "format": "Bearer {access_token}"}
+        ],
+        "rules": [{"methods": ["GET"], "path": "/mail/**", "scope": "email:read"}],
+    },
+}
+POLICY = {"kind": "policy", "scopes": ["email:read"]}
 KEYS = {
     "vm": {"v": 1, "enc": ref.b64(VM_ENC), "sig": ref.b64(VM_SIG)},
     "control": {"v": 1, "sig": ref.b64(CONTROL)},
@@ -72,8 +93,8 @@ def push() -> dict[str, Any]:
     recipient = ref.x25519_public(VM_ENC)
     cases = []
     for subject, op, revision, plaintext in (
-        ("0d5cbb4d9a0f4f6f8f3d5f1f0e7a1c22", "put", 1_767_225_600_000, b'{"kind":"credential"}'),
-        ("policy", "put", 1, b'{"kind":"policy"}'),
+        (CONNECTION, "put", REVISION, ref.compact(CREDENTIAL).encode()),
+        ("policy", "put", REVISION, ref.compact(POLICY).encode()),
         ("skill:google-workspace-skill", "delete", 2**53 - 1, b""),
     ):
         header: dict[str, str | int] = {
@@ -136,21 +157,22 @@ def join() -> dict[str, Any]:
 
 
 def signed_by_machine() -> dict[str, Any]:
+    (digest,) = (c["digest"] for c in push()["cases"] if '"policy"' in c["message"])
     ack: dict[str, str | int] = {
         "instance_id": INSTANCE,
         "connection_id": "policy",
-        "revision": 1,
-        "digest": hashlib.sha256(b"a message").hexdigest(),
+        "revision": REVISION,
+        "digest": digest,
         "applied_at": ISSUED_AT,
     }
-    body = b'{"subjects":{"policy":1}}'
+    body = ref.compact({"issued_at": ISSUED_AT, "revisions": {"policy": REVISION}, "health": {}})
     request = ref.lp(
         "aura-request/v1",
         INSTANCE,
         "POST",
         "/vm/v1/heartbeat",
         ISSUED_AT,
-        hashlib.sha256(body).digest(),
+        hashlib.sha256(body.encode()).digest(),
     )
     return {
         "keys": KEYS,
@@ -158,7 +180,7 @@ def signed_by_machine() -> dict[str, Any]:
         "request": {
             "method": "POST",
             "path": "/vm/v1/heartbeat",
-            "body": body.decode(),
+            "body": body,
             "headers": {
                 "Aura-Instance": INSTANCE,
                 "Aura-Issued-At": str(ISSUED_AT),

@@ -13,8 +13,6 @@ from pathlib import Path
 from tests.vmd.control_plane import Control
 from tests.vmd.harness import Machine, write_settings
 
-ROOT = Path(__file__).parents[2]
-
 
 class DaemonProcess:
     """A started daemon; it says over ``NOTIFY_SOCKET`` when it is ready."""
@@ -63,8 +61,8 @@ async def started(root: Path, **environment: str) -> AsyncIterator[DaemonProcess
         _Notified, sock=channel
     )
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "aura_vmd.app", "run",
-        cwd=ROOT,
+        *_command(root),
+        cwd="/",
         env={
             "AURA_ROOT": str(root),
             "NOTIFY_SOCKET": str(address),
@@ -92,6 +90,24 @@ async def started(root: Path, **environment: str) -> AsyncIterator[DaemonProcess
         await ended
         transport.close()
         await notified.closed.wait()
+
+
+def _command(root: Path) -> list[str]:
+    run = [sys.executable, "-m", "aura_vmd.app", "run"]
+    if os.geteuid() != 0:
+        return run
+    # Root's Python may lie where nobody else can read; local machines have the same need.
+    return [sys.executable, "-c", _REACHABLE, str(root), str(DAEMON), *run]
+
+
+_REACHABLE = """
+import os, pathlib, sys
+from aura_plugin_local.accounts import Account
+from aura_plugin_local.reach import make_reachable
+root, user, run = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+make_reachable(root, Account(uid=user, gid=user))
+os.execv(run[0], run)
+"""
 
 
 def machine(root: Path, control: Control, *, agent: int | None = None) -> Machine:

@@ -162,6 +162,7 @@ async def test_what_does_not_open(machine: Machine, control: Control) -> None:
         ("policy", PLAIN),
         ("policy", b'{"kind":"policy","scopes":["email:send"],"more":1}'),
         ("c-2", PLAIN),
+        ("c-1", PLAIN.replace(b'"provider":"mailer"', b'"provider":"other"', 1)),
         ("skill:mail", b'{"kind":"skill","dir":"mail","archive":"AAAA"}'),
         ("skill:mail", b'{"kind":"skill","dir":"other","archive":"AAAA"}'),
     ],

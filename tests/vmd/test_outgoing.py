@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,38 @@ def test_systemd_is_told(tmp_path: Path, address: str) -> None:
 def test_where_nobody_listens_nothing_happens(tmp_path: Path) -> None:
     Notifier({}).say("READY=1")
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).say("READY=1")
+
+
+async def test_lines_that_wait_for_one_another_share_an_append(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    appended: list[int] = []
+    begun, go_on = threading.Event(), threading.Event()
+    append = ActionLog._append
+
+    def counted(self: ActionLog, lines: bytes) -> None:
+        appended.append(lines.count(b"\n"))
+        begun.set()
+        go_on.wait(10)
+        append(self, lines)
+
+    monkeypatch.setattr(ActionLog, "_append", counted)
+    log = ActionLog(path=tmp_path / "a")
+    first = asyncio.create_task(log.record({"n": 0}))
+    await asyncio.to_thread(begun.wait, 10)
+    others = [asyncio.create_task(log.record({"n": n})) for n in range(1, 16)]
+    await asyncio.sleep(0)
+    # The agent of one call hangs up: its line and everybody else's are written all the same.
+    others[0].cancel()
+    go_on.set()
+    await asyncio.gather(first, *others[1:])
+    assert appended == [1, 15]
+    lines = (tmp_path / "a").read_text().splitlines()
+    assert [json.loads(line)["n"] for line in lines] == [*range(16)]
+
+
+async def test_every_caller_of_a_shared_append_hears_of_its_failure(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    log = ActionLog(path=tmp_path / "a")
+    outcomes = await asyncio.gather(*(log.record({}) for _ in range(5)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [IsADirectoryError] * 5

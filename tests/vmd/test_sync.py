@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aura_core.wire import parse_push, push_digest
+from aura_core.wire import ControlKeys, VmKeys, parse_push, push_digest
 from tests.vmd.control_plane import GATEWAY_TOKEN, Control, until
 from tests.vmd.harness import (
     TOKEN,
@@ -56,6 +56,30 @@ async def test_a_message_that_cannot_be_used_does_not_hold_up_the_others(
         control.want("policy", policy("email:read"), revision=1)
         await until(lambda: "policy" in control.acked, changed=control.changed)
         assert "c-bad" not in control.acked
+
+
+async def test_what_is_pulled_is_checked_like_what_is_pushed(root: Path, control: Control) -> None:
+    """Whoever answers in the control plane's place gets nothing in: it cannot sign."""
+    async with enrolled(root, control) as machine:
+        stranger, other = ControlKeys.generate(), VmKeys.generate().enc_public
+
+        def plain(connection: str) -> bytes:
+            return credential(binding("https://api.example.com"), connection=connection)
+
+        control.desired = {
+            "c-signer": control.seal("c-signer", plain("c-signer"), revision=5, signer=stranger),
+            "c-there": control.seal("c-there", plain("c-there"), revision=5, instance="other"),
+            "c-key": control.seal("c-key", plain("c-key"), revision=5, recipient=other),
+            "policy": control.seal("policy", policy("email:read"), revision=5),
+        }
+        control.messages_at_once = 9
+        await until(lambda: control.acked, changed=control.changed)
+        seen = len(control.heartbeats)
+        await until(lambda: len(control.heartbeats) > seen, changed=control.changed)
+        assert control.heartbeats[-1]["revisions"] == {"policy": 5}
+        assert set(control.acked) == {"policy"}
+        held = machine.settings.layout.state / "sealed"
+        assert [path.name for path in held.iterdir()] == ["policy.json"]
 
 
 async def test_very_many_messages_are_acknowledged_in_parts(root: Path, control: Control) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import packages_distributions
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -69,10 +70,14 @@ def imported_roots(path: Path) -> set[str]:
     return roots
 
 
+# Reading every installed distribution's list of files takes a second: once is enough.
+installed = functools.cache(metadata.packages_distributions)
+
+
 def providers(module: str) -> set[str]:
     """The distributions that provide a top-level module: ours by the tree, others as installed."""
     ours = {found.name for found in distributions() if module in found.sources}
-    return {canonicalize_name(name) for name in ours or packages_distributions().get(module) or ()}
+    return {canonicalize_name(name) for name in ours or installed().get(module) or ()}
 
 
 @EVERY

@@ -58,3 +58,23 @@ def test_a_machine_loads_none_of_the_host_side() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert loaded.stdout.split() == []
+
+
+def test_listing_the_plugins_loads_neither_their_code_nor_what_it_needs() -> None:
+    # Reading manifests takes pydantic; whoever lists should not wait for the rest.
+    heavy = HOST_ONLY - {"pluggy"} | {"cryptography", "jinja2"}
+    program = (
+        "import sys\n"
+        "from aura_control.cli import main\n"
+        "sys.argv[1:] = ['plugins', 'list']\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        f"own = {{name for name in sys.modules if name.startswith('aura_plugin_')}}\n"
+        f"print('loaded:', *sorted({heavy!r} & sys.modules.keys() | own))\n"
+    )
+    listed = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    *table, loaded = listed.stdout.splitlines()
+    assert any(line.startswith("google ") for line in table)
+    assert loaded == "loaded:"

@@ -52,6 +52,19 @@ def test_the_runtime_is_what_the_distributions_declare() -> None:
     assert wanted - {"pip", "setuptools"} == declared - own_names() - tests_only
 
 
+@pytest.mark.parametrize("file", ["runtime.in", "requirements.in"])
+def test_each_dependency_has_its_reason(file: str) -> None:
+    asked = re.findall(r"^[a-z][\w-]*", (CI / file).read_text(), re.MULTILINE)
+    rows = [
+        line.split("|")[1].replace(" ", "").split(",")
+        for path in (ROOT / "docs/adr").glob("*.md")
+        for line in path.read_text().splitlines()
+        if line.startswith("| ") and line.count("|") > 2
+    ]
+    told = {canonicalize_name(name) for row in rows for name in row if name}
+    assert {canonicalize_name(name) for name in asked} - {"pip", "setuptools"} <= told
+
+
 def test_the_pins_satisfy_what_the_distributions_declare() -> None:
     pinned = pins(CI / "requirements.txt")
     for distribution in distributions():

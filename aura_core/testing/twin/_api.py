@@ -112,9 +112,7 @@ def carries(asked: Asked, method: AuthMethod, values: Mapping[str, str]) -> bool
 
 
 def _carried(asked: Asked, placement: Placement, values: Mapping[str, str]) -> bool:
-    texts = (placement.format, placement.username, placement.password)
-    used = texts[1:] if placement.at == "basic" else texts[:1]
-    if any(name not in values for text in used for name in template_variables(text)):
+    if any(name not in values for text in placement.texts for name in template_variables(text)):
         return False
     name = placement.name or ""
     if placement.at == "basic":

@@ -122,7 +122,14 @@ class Authority:
 
     def _typed(self, account: TwinAccount) -> dict[str, str]:
         fields = getattr(self._method, "fields", ())
-        return {entry.name: account.credential(entry.name) for entry in fields}
+        typed = {entry.name: account.credential(entry.name) for entry in fields}
+        if self._client is None or not isinstance(self._method, OAuth2Auth):
+            return typed
+        secret = self._client.client_secret
+        return {
+            "client_id": self._client.client_id,
+            "client_secret": secret.get_secret_value() if secret else "",
+        }
 
     def _code_or_refresh(self, asked: Asked, method: OAuth2Auth) -> Response:
         return self._tokens(issue_tokens(asked, method, self._grants, self._client))

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aura_plugin_local.basic import BasicRuntime
+from aura_plugin_local.basic import BasicRuntime, Routine
+from aura_plugin_local.routines import Journal, Progress, Run, Runner
 
 from aura_core.errors import InvalidInput
 from aura_core.runtime import AgentSpec
@@ -168,6 +169,23 @@ async def test_one_that_is_wanted_once_waits_for_its_skill_and_is_not_repeated(h
         assert ready["routines"]["look"]["runs"] == len(before)
         await asyncio.sleep(0.3)
     assert home.journal() == before
+
+
+async def test_a_run_counts_before_it_is_told(home: Home) -> None:
+    """A crash between the two must not do again what was done."""
+    home.skill("mail", "exit 0")
+    progress = Progress(home.home / "routines.json", ["look"])
+    counted: list[bool] = []
+
+    class Watched(Journal):
+        def write(self, run: Run) -> None:
+            counted.append(Progress(home.home / "routines.json", ["look"]).succeeded(run.routine))
+
+    runner = Runner(
+        skills=home.home / "skills", journal=Watched(home.home / "journal.jsonl"), home=home.home
+    )
+    await runner.keep(Routine(name="look", skill="mail"), progress)
+    assert counted == [True]
 
 
 async def test_a_run_that_takes_too_long_is_ended_with_its_children(home: Home) -> None:

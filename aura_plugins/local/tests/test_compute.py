@@ -238,32 +238,6 @@ async def test_a_strict_umask_closes_nothing_that_a_machine_needs(
         os.umask(before)
 
 
-STUBBORN = """
-import os, pathlib, signal, subprocess, sys, time
-root = pathlib.Path(os.environ["AURA_ROOT"])
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"],
-                         start_new_session=True)
-folder = root / "var/lib/agent/shut"
-folder.mkdir(exist_ok=True)
-(folder / "file").touch()
-folder.chmod(0)
-(root / "var/lib/agent/child").write_text(str(child.pid))
-while True: time.sleep(60)
-"""
-
-
-async def test_destruction_ends_what_does_not_want_to(
-    compute: LocalCompute, short_root: Path
-) -> None:
-    await compute.create(request(agent=STUBBORN, agent_unit=agent_unit(TimeoutStopSec="300ms")))
-    directory = short_root / "m/one"
-    child = await eventually(lambda: int((directory / "var/lib/agent/child").read_text()))
-    await compute.destroy("one")
-    assert not alive(child)
-    assert not directory.exists()
-
-
 ONCE = AGENT.replace("while True: time.sleep(60)", "raise SystemExit(78)")
 
 

@@ -112,6 +112,9 @@ def write_manifests(directory: Path) -> Path:
         "brittle": _OAUTH.format(id="brittle", name="Brittle", retry="never", **_USUAL),
         "unset": _UNSET.format(id="unset", name="Unset", retry="safe", **_USUAL),
         "basic": _OAUTH.format(id="basic", name="Basic", retry="safe", **_OTHER),
+        "ending": _OAUTH.format(id="ending", name="Ending", retry="safe", **_USUAL).replace(
+            "[auth.refresh]", "[auth.refresh]\nkeeps_old_if_absent = false"
+        ),
         "keyed": _KEY,
         "tenanted": _TENANTED,
         "soon": _SOON,

@@ -67,6 +67,14 @@ async def test_the_refresh_token_stays_where_the_provider_sends_none(control: Co
     assert after["access_token"] != before["access_token"]
 
 
+async def test_a_refresh_token_that_ends_with_its_use_is_not_kept(control: Control) -> None:
+    control.provider.rotates = False
+    await control.connect("ending")
+    control.clock.forward(minutes=59)
+    await fresh(control, "ending")
+    assert set(await control.secrets("ending")) == {"access_token"}
+
+
 async def test_many_at_once_make_one_call(control: Control) -> None:
     control.provider.grace = False
     await control.connect()

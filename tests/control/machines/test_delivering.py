@@ -10,7 +10,9 @@ import pytest
 import respx
 from sqlalchemy import text
 
-from aura_control.services.delivery import desire_policy
+from aura_control.services.delivery import Skill, desire_policy
+from aura_control.services.skills import Skills
+from aura_core.skills import VmSystemdService
 from tests.control.machines.vm import Vm
 from tests.control.machines.world import World
 
@@ -224,3 +226,54 @@ async def test_a_machine_that_holds_what_nobody_knows_is_told_to_forget_it(world
     )
     assert await vm.pull() == ["f" * 32]
     assert vm.held["f" * 32].op == "delete"
+
+
+def served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The notes' skill brings a service, as an adapter of theirs could."""
+    build = Skills._build
+
+    def with_service(self: Skills, provider: str) -> Skill | None:
+        skill = build(self, provider)
+        assert skill is not None
+        unit = "[Unit]\nDescription=Notes\n\n[Service]\nExecStart=/opt/aura/bin/python -c pass\n"
+        service = VmSystemdService(name="notes", unit_file_content=unit)
+        return Skill.of(skill.manifest.model_copy(update={"services": (service,)}))
+
+    monkeypatch.setattr(Skills, "_build", with_service)
+
+
+async def test_a_service_that_came_after_the_machine_is_said_to_be_missing(
+    world: World, provider: respx.Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served(monkeypatch)
+    agent, vm = await world.running()
+    await world.connect()
+    await vm.heartbeat()
+    seen = await world.agent(agent["id"])
+    assert seen["state"] == "degraded"
+    assert "notes-skill came after the machine was made" in seen["state_reason"]
+    assert "deploy the agent anew" in seen["state_reason"]
+    await world.http.delete("/api/integrations/notes")
+    await vm.heartbeat()
+    assert (await world.agent(agent["id"]))["state"] == "running"
+
+
+async def test_a_service_that_was_composed_is_there(
+    world: World, provider: respx.Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served(monkeypatch)
+    await world.connect()
+    agent, vm = await world.running()
+    skill = await world.services.skills.of("notes")
+    assert skill is not None
+    vm.health["skills"] = {"notes-skill": skill.digest}
+    async with world.services.database.transaction() as tx:
+        # Left out of the user-data, so its folder is sent; the rest of it was composed.
+        await tx.instances.record_composed(
+            tenant_id=world.owner.tenant_id,
+            instance_id=vm.instance_id,
+            user_data_size=32_000,
+            left_to_daemon=("notes-skill",),
+        )
+    await vm.heartbeat()
+    assert (await world.agent(agent["id"]))["state"] == "running"

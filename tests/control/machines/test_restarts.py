@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from aura_control.settings import Settings
 from aura_control.workflows.machines import MachineSteps
 from aura_control.workflows.outcome import Outcome
 from aura_core.compute import MachineRequest
+from aura_core.errors import ComputeError
 from aura_core.registry import Registry
 from tests.control.machines.world import World, open_world
 
@@ -151,3 +154,69 @@ async def test_a_cancelled_provisioning_is_said_to_have_failed(world: World) -> 
     assert failed["state_reason"] == "Its provisioning was cancelled."
     assert await world.sweeper.compare_machines() == 1
     assert world.compute.table == {}
+
+
+def switch_off(compute: Any, name: str) -> None:
+    compute.table[name] = dataclasses.replace(compute.table[name], state="off", push_url=None)
+
+
+async def test_a_machine_that_is_off_is_started_when_the_control_plane_starts(
+    settings: Settings, registry: Registry
+) -> None:
+    """As after a restart of the host: nothing of a local machine runs any more."""
+    async with open_world(settings, registry) as before:
+        agent, vm = await before.running()
+        owners = (before.owner, before.stranger)
+        name = agent["instance"]["machine_name"]
+        switch_off(before.compute, name)
+    started = asyncio.Event()
+    compute = registry.computes()["scripted"]
+
+    async def creating(request: MachineRequest) -> None:
+        started.set()
+
+    compute.creating = creating  # type: ignore[attr-defined]
+    async with open_world(settings, registry, owners=owners) as world:
+        async with asyncio.timeout(20):
+            await started.wait()
+        vm.http = world.anonymous
+        assert (await vm.heartbeat()).status_code == 200
+        assert (await world.agent(agent["id"]))["state"] == "running"
+    assert compute.table[name].state == "running"  # type: ignore[attr-defined]
+    assert compute.asked == [name, name]  # type: ignore[attr-defined]
+
+
+async def test_a_machine_that_cannot_be_started_keeps_no_other_from_it(world: World) -> None:
+    names = []
+    for _ in range(2):
+        agent, _ = await world.running()
+        names.append(agent["instance"]["machine_name"])
+        switch_off(world.compute, names[-1])
+
+    async def creating(request: MachineRequest) -> None:
+        if request.name == min(names):
+            raise ComputeError("Not now.", retryable=True)
+
+    world.compute.creating = creating
+    world.compute.table = dict(sorted(world.compute.table.items()))
+    assert await world.sweeper.compare_machines() == 1
+    states = {name: world.compute.table[name].state for name in names}
+    assert states == {min(names): "off", max(names): "running"}
+
+
+@pytest.mark.parametrize("state", [InstanceState.SUSPENDED, InstanceState.DESTROYING])
+async def test_a_machine_that_is_off_on_purpose_stays_so(
+    world: World, state: InstanceState
+) -> None:
+    agent, _ = await world.running()
+    name = agent["instance"]["machine_name"]
+    async with world.services.database.transaction() as tx:
+        await tx.instances.transition(
+            tenant_id=world.owner.tenant_id,
+            instance_id=agent["instance"]["id"],
+            from_states=(InstanceState.RUNNING,),
+            to_state=state,
+        )
+    switch_off(world.compute, name)
+    assert await world.sweeper.compare_machines() == 0
+    assert world.compute.table[name].state == "off"

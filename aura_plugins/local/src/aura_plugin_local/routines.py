@@ -95,8 +95,9 @@ class Runner:
         delay = _FIRST_DELAY
         while routine.every_seconds is not None or not progress.succeeded(routine.name):
             run = await self.run(routine)
-            await asyncio.to_thread(self._journal.write, run)
+            # First what a restart goes by: a line that is missing is better than a second letter.
             progress.note(run)
+            await asyncio.to_thread(self._journal.write, run)
             if routine.every_seconds is not None:
                 await asyncio.sleep(routine.every_seconds)
             elif run.exit_code != 0:

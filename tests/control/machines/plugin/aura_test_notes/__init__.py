@@ -4,6 +4,7 @@ runtime that needs nothing."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from aura_core.compute import Compute, HostContext, Machine, MachineRequest
@@ -48,6 +49,7 @@ class ScriptedCompute:
                 push_url=f"http://{request.name}.test",
             )
             self.boot(request)
+        self.table[request.name] = replace(self.table[request.name], state="running")
         if self.lose_answers:
             self.lose_answers -= 1
             raise ComputeError("The answer was lost.", retryable=True)
