@@ -81,6 +81,7 @@ def _discreet(
 ) -> MutableMapping[str, Any]:
     """A library's message without what it put in."""
     record: logging.LogRecord = event["_record"]
+    event.pop("message", None)  # left on the record by another handler: the message, put together
     arguments = event.pop("positional_args", ())
     if arguments and record.name.partition(".")[0] in _OWN:
         event["event"] = str(event["event"]) % arguments
@@ -143,9 +144,9 @@ def configure_logs(level: str, *, stream: TextIO | None = None) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[
-                _discreet,
                 structlog.stdlib.add_log_level,
                 structlog.stdlib.ExtraAdder(),
+                _discreet,
                 structlog.processors.TimeStamper(fmt="iso", utc=True),
             ],
             processors=[
