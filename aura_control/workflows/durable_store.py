@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy.pool import ConnectionPoolEntry
 
-__all__ = ["open_store"]
+__all__ = ["close_store", "open_store"]
 
 _SUBSECONDS = (3, 42, 0)
 """From this SQLite on, ``unixepoch('subsec')`` is known (sqlite.org/lang_datefunc.html). The engine
@@ -43,3 +44,17 @@ def open_store(url: URL) -> Engine:
             connection.execute(f"PRAGMA {pragma}")
 
     return engine
+
+
+def close_store(store: Engine) -> None:
+    """Closes every connection, also those that threads of the library give back only later.
+
+    ``dispose`` closes what is in the pool at the moment; the library sees to late ones for
+    engines of its own, not for one that it was given.
+    """
+    event.listen(store, "checkin", _close)
+    store.dispose()
+
+
+def _close(_connection: Any, entry: ConnectionPoolEntry) -> None:
+    entry.close()

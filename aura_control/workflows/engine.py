@@ -24,7 +24,7 @@ from sqlalchemy import Engine as SqlEngine
 
 from aura_control.db.engine import database_url
 from aura_control.workflows.durable_json import decode, encode
-from aura_control.workflows.durable_store import open_store
+from aura_control.workflows.durable_store import close_store, open_store
 from aura_control.workflows.engine_log import silence
 from aura_control.workflows.retries import Retries, worth_retrying
 from aura_core.errors import NotFound
@@ -269,7 +269,7 @@ class Engine:
             await loop.run_in_executor(pool, lambda: DBOS.destroy(destroy_registry=True))
         loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="aura"))
         if self._store is not None:
-            self._store.dispose()
+            close_store(self._store)
             self._store = None
         Engine._launched = None
 

@@ -112,7 +112,9 @@ class LocalCompute:
             try:
                 record = MachineRecord.read(path)
             except ComputeError as error:
-                _log.error("%s", error)
+                # A whole sentence: the control plane's log shows no arguments of a plugin's.
+                _log.error("the record of a local machine cannot be read, so it is left alone")
+                _log.debug("%s", error)
                 continue
             if record is not None:
                 yield Places(path.parent), record
