@@ -12,10 +12,18 @@ from cloudinit_templates import composing
 from tests.cloudinit import fast_tier
 from tests.cloudinit.observing import sitecustomize
 
+__all__ = ["composed_in_tests", "what_is_composed_is_checked"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def composed_in_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder that gathers what is composed, also by the programs that tests start."""
+    """The folder that gathers what is composed, also by the programs that tests start.
+
+    The tests of the plugins lie elsewhere and have this fixture too: one folder serves both.
+    """
+    if sitecustomize.FOLDER in os.environ:
+        yield Path(os.environ[sitecustomize.FOLDER])
+        return
     folder = tmp_path_factory.mktemp("composed")
     paths = [str(Path(sitecustomize.__file__).parent), os.environ.get("PYTHONPATH", "")]
     with pytest.MonkeyPatch.context() as patch:
@@ -28,6 +36,6 @@ def composed_in_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
 
 
 @pytest.fixture(autouse=True)
-def _what_is_composed_is_checked(composed_in_tests: Path) -> Iterator[None]:
+def what_is_composed_is_checked(composed_in_tests: Path) -> Iterator[None]:
     yield
     fast_tier.check_folder(composed_in_tests)

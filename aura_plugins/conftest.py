@@ -1,0 +1,7 @@
+"""What holds for the tests of plugins, too."""
+
+from __future__ import annotations
+
+from tests.composed import composed_in_tests, what_is_composed_is_checked
+
+__all__ = ["composed_in_tests", "what_is_composed_is_checked"]
