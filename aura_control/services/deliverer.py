@@ -16,12 +16,12 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-import structlog
 from pydantic import SecretStr
 
 from aura_control.db.engine import Database
 from aura_control.db.models import Delivery, Instance
 from aura_control.db.transaction import Transaction
+from aura_control.logs import get_logger
 from aura_control.ports import Clock, MachineClient, Workflows
 from aura_control.services.delivery import take_ack
 from aura_control.services.enrolment import open_gateway_token
@@ -39,7 +39,7 @@ from aura_core.wire import verify_ack
 
 __all__ = ["OutboxDeliverer", "Pace"]
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from aura_control.db.models import Instance
 from aura_control.db.transaction import Transaction
+from aura_control.logs import get_logger
 from aura_control.services.delivery import catch_up, take_ack
 from aura_core.errors import AuraError, InvalidInput, WireError
 from aura_core.wire import verify_ack
@@ -23,7 +22,7 @@ __all__ = ["LONGEST_PULL", "Pulled", "acknowledge", "pull"]
 LONGEST_PULL = 256 * 1024
 """Bytes of messages in one answer; a machine that lacks more asks again."""
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

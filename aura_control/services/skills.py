@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-import structlog
-
 from aura_control.db.models import ConnectionState, Instance
 from aura_control.db.transaction import Transaction
+from aura_control.logs import get_logger
 from aura_control.services.delivery import Skill, may_use
 from aura_core.errors import AuraError
 from aura_core.registry import Registry
 
 __all__ = ["Skills"]
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class Skills:

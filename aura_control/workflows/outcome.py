@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import structlog
-
+from aura_control.logs import get_logger
 from aura_control.workflows.durable_json import UnexpectedFailure
 from aura_control.workflows.engine import Engine
 from aura_control.workflows.retries import Retries
@@ -18,7 +17,7 @@ from aura_core.errors import AuraError, ComputeError, ProviderUnavailable, RateL
 
 __all__ = ["Outcome", "done", "failed", "run_step"]
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 _LONGEST_STEP = 300.0
 _ONCE = Retries(attempts=1, attempt_seconds=_LONGEST_STEP)

@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from aura_control.db.models import Instance
 from aura_control.db.models import InstanceState as S
+from aura_control.logs import get_logger
 from aura_control.services.enrolment import DESTROY, PROVISION, destroy_id, provision_id
 from aura_control.services.heartbeats import mark_silent
 from aura_control.workflows.engine import Engine, WorkflowState
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sweeper"]
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 _UNDER_WAY = (S.REQUESTED, S.PROVISIONING, S.ENROLLING)
 _PREFIX = "aura-"

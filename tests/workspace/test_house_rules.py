@@ -115,3 +115,15 @@ def test_names_of_tests_are_the_same_from_run_to_run() -> None:
         if re.match(r"\s+\(gzip\.compress\((?!.*mtime=0)", line)
     ]
     assert found == []
+
+
+def test_every_logger_of_the_control_plane_masks_secrets() -> None:
+    # structlog's own default prints the local variables of a traceback's frames.
+    found = [
+        str(path)
+        for path, text in texts()
+        if str(path).startswith("aura_control/")
+        and path.name != "logs.py"
+        and re.search(r"structlog\.(get_logger|wrap_logger)|logging\.getLogger\(__name__\)", text)
+    ]
+    assert found == []
