@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -249,11 +251,17 @@ def test_an_interrupted_watch_ends_quietly(plane: ControlPlane, run: Run) -> Non
     agent = run("agents", "create", "robin", "--no-wait", "--json").document
     command = aura("agents", "watch", agent["id"], "--data-dir", str(plane.data_dir))
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=own_environment()
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=own_environment(),
+        # A shell's background job, as a test run may be one, has its children ignore the interrupt.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as watching:
         assert watching.stdout is not None
         assert "instance.requested" in watching.stdout.readline()
-        watching.send_signal(2)
+        watching.send_signal(signal.SIGINT)
         _, err = watching.communicate(timeout=20)
     assert watching.returncode in (1, 130)
     assert "Traceback" not in err
