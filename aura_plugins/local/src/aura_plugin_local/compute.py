@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ _log = logging.getLogger(__name__)
 _SUPERVISOR = "import sys; from aura_plugin_local.machine import main; sys.exit(main())"
 _START_SECONDS = 90.0
 _STOP_SECONDS = 45.0
+_END_SECONDS = 10.0
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ")
 
 
@@ -135,10 +137,11 @@ class LocalCompute:
                 or supervisor.end(signal.SIGKILL, seconds=5)
             ):
                 raise ComputeError(f"The machine {name} does not stop.", retryable=True)
+            record = None
             with suppress(ComputeError):  # a damaged record must not keep a machine alive
                 record = MachineRecord.read(places.record)
-                if record is not None and record.accounts.separate:
-                    _end_users(record.accounts)
+            if record is not None and record.accounts.separate:
+                _end_users(record.accounts)
             remove_tree(places.directory)
             if places.directory.exists():
                 raise ComputeError(f"{places.directory} cannot be removed.", retryable=True)
@@ -198,10 +201,15 @@ def _push_url(places: Places) -> str | None:
 
 
 def _end_users(accounts: Accounts) -> None:
-    """Kill what still runs as one of the machine's users, of which no other machine has any."""
+    """Kill what still runs as one of the machine's users, of which no other machine has any.
+
+    Looks again until there is nothing: one that was just beginning another leaves that behind.
+    Raises :class:`ComputeError`.
+    """
     users = {accounts.daemon.uid, accounts.agent.uid}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                if entry.stat().st_uid in users:
-                    os.kill(int(entry.name), signal.SIGKILL)
+    latest = time.monotonic() + _END_SECONDS
+    while left := ProcessIdentity.of_user(users):
+        if time.monotonic() > latest:
+            raise ComputeError(f"{len(left)} of the machine's processes stay.", retryable=True)
+        for process in left:
+            process.end(signal.SIGKILL, seconds=1)

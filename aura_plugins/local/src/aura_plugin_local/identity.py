@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +27,18 @@ class ProcessIdentity(BaseModel):
         started = _started(os.getpid())
         assert started is not None, "/proc is needed"  # noqa: S101
         return cls(pid=os.getpid(), started=started)
+
+    @classmethod
+    def of_user(cls, users: Collection[int]) -> list[ProcessIdentity]:
+        """The living processes of these user ids."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                if entry.name.isdigit() and entry.stat().st_uid in users:
+                    started = _started(int(entry.name))
+                    if started is not None:
+                        found.append(cls(pid=int(entry.name), started=started))
+        return found
 
     @classmethod
     def read(cls, path: Path) -> ProcessIdentity | None:
@@ -54,7 +67,9 @@ class ProcessIdentity(BaseModel):
                 return True
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(handle, number)
-            return bool(select.select([handle], [], [], seconds)[0])
+            ended = select.poll()  # not select(), which knows no descriptor above 1023
+            ended.register(handle, select.POLLIN)
+            return bool(ended.poll(seconds * 1000))
         finally:
             os.close(handle)
 
