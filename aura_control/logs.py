@@ -159,6 +159,9 @@ def configure_logs(level: str, *, stream: TextIO | None = None) -> None:
             pass_foreign_args=True,
         )
     )
+    # A line that cannot be written (a full disk, a closed stream) would otherwise have the standard
+    # library print the record's arguments and traceback, which nobody masks.
+    logging.raiseExceptions = False
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(number, logging.WARNING))

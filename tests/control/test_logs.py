@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -36,17 +36,23 @@ SHAPES = [
 
 
 @pytest.fixture
-def lines() -> Iterator[io.StringIO]:
-    """What a program would print; logging is as before afterwards."""
-    root = logging.getLogger()
-    handlers = [*root.handlers]
-    levels = {name: logging.getLogger(name).level for name in ("", *OWN)}
+def lines() -> io.StringIO:
+    """What a program would print."""
     stream = io.StringIO()
     configure_logs("debug", stream=stream)
-    yield stream
-    root.handlers[:] = handlers
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
+    return stream
+
+
+def test_a_line_that_cannot_be_written_shows_nothing(
+    lines: io.StringIO, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lines.close()
+    try:
+        raise ValueError("sk-secret")
+    except ValueError:
+        logging.getLogger("somebody").exception("broken: %s", "sk-secret")
+    shown = capfd.readouterr()
+    assert shown.out + shown.err == ""
 
 
 def read(stream: io.StringIO) -> dict[str, Any]:
