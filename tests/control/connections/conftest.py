@@ -20,6 +20,7 @@ from aura_control.bootstrap import Owner, add_user, ensure_keys, load_vault, ope
 from aura_control.composition import Services
 from aura_control.db.connection import Connection
 from aura_control.db.schema import migrate
+from aura_control.services.sweep import Sweeper
 from aura_control.settings import Settings, load_settings
 from aura_control.workflows.operation import Waits
 from aura_core.compute import HostContext
@@ -188,6 +189,14 @@ def running(
             )
 
     return start
+
+
+@pytest.fixture(autouse=True)
+def sweeps_by_hand(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the clock stands and jumps, the application's own sweep, woken by a new connection,
+    would come between the jump and what a test does then: tests sweep for themselves."""
+    if type(clock) is Clock:
+        monkeypatch.setattr(Sweeper, "wake", lambda _: None)
 
 
 @pytest.fixture
