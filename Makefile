@@ -121,6 +121,11 @@ test-system: setup tools $(TOOLS)/stamp-system ## Tests that boot real machines 
 	$(SAY) test "pytest, system"
 	@python -m pytest --quiet --override-ini timeout=600 -m system
 
+.PHONY: test-storms
+test-storms: setup tools ## Storms: races, kills and mutations by the thousand
+	$(SAY) test "pytest, storms"
+	@python -m pytest --quiet --override-ini timeout=1200 -m storm tests/storms
+
 # The packages' own tests on the other Pythons, without the development tools' checks.
 .PHONY: test-pythons
 test-pythons: tools $(addprefix test-python-,3.12 3.13) ## The unit tests under Python 3.12 and 3.13, where present

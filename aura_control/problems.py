@@ -69,6 +69,7 @@ _TABLE: Mapping[type[errors.AuraError], _Kind] = {
     errors.ProviderUnavailable: _kind(502, "provider-unavailable", "The provider does not answer"),
     errors.ConfigurationError: _kind(503, "not-configured", "The operator has to set this up"),
     errors.PluginError: _kind(503, "plugin-unusable", "The integration's plugin does not work"),
+    errors.Unavailable: _kind(503, "unavailable", "Aura is shutting down"),
     errors.ComputeError: _kind(502, "compute-error", "The machines' provider failed"),
     errors.EnvelopeError: _kind(
         409, "credential-unreadable", "The stored credential cannot be opened"

@@ -17,6 +17,7 @@
     │   ├── ProviderUnavailable     the caller tries again
     │   ├── RateLimited             the caller tries again after ``retry_after`` seconds
     │   └── ProviderRejected        the caller changes the request
+    ├── Unavailable                 the caller tries again in a moment: this process is ending
     ├── ComputeError                the caller tries again; what was made is recorded
     ├── EnvelopeError               nobody can open it: treat the credential as lost
     └── WireError                   a message between control plane and machine is refused
@@ -54,6 +55,7 @@ __all__ = [
     "RevisionConflict",
     "SignatureInvalid",
     "StaleRevision",
+    "Unavailable",
     "WireError",
     "WrongRecipient",
 ]
@@ -166,6 +168,10 @@ class ProviderRejected(ProviderError):
         super().__init__(message, hint=hint)
         self.status = status
         self.code = code
+
+
+class Unavailable(AuraError):
+    """This process is shutting down; another one, or the next, answers."""
 
 
 class ComputeError(AuraError):

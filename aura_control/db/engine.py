@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from aura_control.db.columns import utc_now
 from aura_control.db.journal import AuditKey
 from aura_control.db.transaction import Transaction
-from aura_core.errors import ConfigurationError
+from aura_core.errors import ConfigurationError, Unavailable
 
 __all__ = ["Database", "database_url", "open_engine"]
 
@@ -131,6 +131,10 @@ class Database:
         # SQLite has one writer. Tasks of this process queue here, in order, instead of polling
         # the file's lock against each other.
         self._turn = asyncio.Lock() if engine.dialect.name == "sqlite" else None
+        self._closed = False
+        self._open = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @classmethod
     def open(
@@ -155,7 +159,15 @@ class Database:
         return self._engine.dialect.name
 
     async def close(self) -> None:
-        """Closes every connection."""
+        """Refuses new transactions, waits for those under way, and closes every connection.
+
+        Without the first two, whoever came late would open or hand back a connection that nobody
+        is left to close.
+        """
+        self._closed = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await self._idle.wait()
         await self._engine.dispose()
 
     @asynccontextmanager
@@ -183,9 +195,18 @@ class Database:
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[AsyncSession]:
-        async with self._sessions() as session:
-            event.listen(session.sync_session, "before_flush", _refuse_unit_of_work)
-            yield session
+        if self._closed:
+            raise Unavailable("Aura is shutting down.", hint="Try again in a moment.")
+        self._open += 1
+        self._idle.clear()
+        try:
+            async with self._sessions() as session:
+                event.listen(session.sync_session, "before_flush", _refuse_unit_of_work)
+                yield session
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._idle.set()
 
     @asynccontextmanager
     async def _own_turn(self) -> AsyncIterator[None]:

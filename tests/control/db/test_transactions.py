@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from aura_control.db.engine import Database
 from aura_control.db.models import Agent
+from aura_core.errors import Unavailable
 from tests.control.db.world import Clock, World
 
 
@@ -50,6 +51,33 @@ async def test_a_reading_transaction_cannot_write(database: Database, world: Wor
             tx.events.append(tenant_id=world.tenant_id, agent_id="a", kind="k", data={})
     async with database.transaction() as tx:  # and the connection writes again afterwards
         await tx.tenants.create(tenant_id="t3", name="", kdf_salt=bytes(32), actor="system")
+
+
+async def test_closing_waits_for_what_is_under_way_and_refuses_what_comes_late(
+    database: Database, world: World
+) -> None:
+    began, end = asyncio.Event(), asyncio.Event()
+
+    async def read() -> int:
+        async with database.reading() as tx:
+            began.set()
+            await end.wait()
+            return len(await tx.users.list(tenant_id=world.tenant_id))
+
+    reading = asyncio.create_task(read())
+    await began.wait()
+    closing = asyncio.create_task(database.close())
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        async with database.reading():
+            pass
+    with pytest.raises(Unavailable):
+        async with database.transaction():
+            pass
+    assert not closing.done()
+    end.set()
+    assert await reading > 0
+    await closing
 
 
 async def test_a_reader_sees_one_moment_and_waits_for_nobody(
