@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -72,10 +73,16 @@ def settings(moto: str) -> dict[str, str]:
     return {"AURA_AWS_REGION": REGION, "AURA_AWS_ENDPOINT": moto}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def aws(moto: str) -> Callable[[str], Any]:
     """A client of the operator's, by service."""
-    return lambda service: boto3.client(service, region_name=REGION, endpoint_url=moto)
+    session = boto3.Session(aws_access_key_id="operator", aws_secret_access_key="operator")
+
+    @functools.cache
+    def client(service: str) -> Any:
+        return session.client(service, region_name=REGION, endpoint_url=moto)
+
+    return client
 
 
 @pytest.fixture
@@ -136,7 +143,7 @@ def answering(status: int, body: bytes, headers: Mapping[str, str] | None = None
             """Nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

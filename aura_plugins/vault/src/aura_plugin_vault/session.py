@@ -35,8 +35,8 @@ class Missing(ConfigurationError):
     """There is nothing at the path (404)."""
 
 
-class Refused(Exception):
-    """Vault understood the request and does not do it (400): what that means, the caller knows."""
+class Refused(ConfigurationError):
+    """Vault does not do what it was asked (400): what that means, the caller may know better."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +171,7 @@ def _asked(call: Callable[[], Any], words: _Words) -> Mapping[str, Any]:
     import hvac.exceptions
     import requests.exceptions
 
-    failure: AuraError | Refused
+    failure: AuraError
     try:
         answer = call()
     except hvac.exceptions.VaultError as error:
@@ -183,6 +183,8 @@ def _asked(call: Callable[[], Any], words: _Words) -> Mapping[str, Any]:
         )
     except requests.exceptions.RequestException as error:
         failure = ProviderUnavailable(f"Vault is not reached ({type(error).__name__}).")
+    except (AttributeError, KeyError, TypeError, ValueError):
+        failure = _not_vault()  # hvac trips over answers of another form
     else:
         if isinstance(answer, Mapping):
             return answer
@@ -192,7 +194,7 @@ def _asked(call: Callable[[], Any], words: _Words) -> Mapping[str, Any]:
     raise failure
 
 
-def _meaning(error: Exception, words: _Words) -> AuraError | Refused:
+def _meaning(error: Exception, words: _Words) -> AuraError:
     from hvac import exceptions
 
     if isinstance(error, exceptions.Forbidden | exceptions.Unauthorized):
@@ -205,7 +207,7 @@ def _meaning(error: Exception, words: _Words) -> AuraError | Refused:
     if isinstance(error, exceptions.InvalidPath):
         return _absent(error, words)
     if isinstance(error, exceptions.InvalidRequest):
-        return Refused() if words.refused is None else ConfigurationError(words.refused)
+        return Refused(words.refused or f"Vault refuses what it was asked at {words.path}.")
     if isinstance(error, exceptions.VaultNotInitialized):
         return ProviderUnavailable("Vault is not initialised.")
     if isinstance(error, exceptions.VaultDown):

@@ -114,23 +114,22 @@ def _add(session: VaultSession, place: Place, name: str, material: bytes) -> Non
                 hint="A master key is never overwritten: name another place.",
             )
         try:
-            session.ask(
-                lambda vault, fields=fields, version=version: (
-                    vault.secrets.kv.v2.create_or_update_secret(
-                        place.path,
-                        secret={**fields, name: b64url(material)},
-                        cas=version,
-                        mount_point=place.mount,
-                    )
-                ),
-                path=place.api_path,
-                needs="create and update",
-                missing=f"Vault has no KV engine at {place.mount}.",
-            )
+            _write(session, place, {**fields, name: b64url(material)}, version)
         except Refused:
             continue
         return
     raise ProviderUnavailable(f"Others write to {place.api_path} in Vault at the same time.")
+
+
+def _write(session: VaultSession, place: Place, fields: Mapping[str, Any], version: int) -> None:
+    session.ask(
+        lambda vault: vault.secrets.kv.v2.create_or_update_secret(
+            place.path, secret=dict(fields), cas=version, mount_point=place.mount
+        ),
+        path=place.api_path,
+        needs="create and update",
+        missing=f"Vault has no KV engine at {place.mount}.",
+    )
 
 
 # --- transit: https://developer.hashicorp.com/vault/api-docs/secret/transit -----------------------
