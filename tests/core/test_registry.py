@@ -187,7 +187,7 @@ def aura_integrations():
         ("def aura_integrations():\n    return [object()]", "is not an IntegrationAdapter"),
         ("def aura_integrations():\n    return 5", "aura_integrations failed"),
         ("def aura_integration():\n    return []", "aura_integration"),
-        ("def aura_secret_stores():\n    return []", "aura_secret_stores"),
+        ("def aura_secret_shelves():\n    return []", "aura_secret_shelves"),
     ],
 )
 def test_a_hook_that_breaks_its_contract_quarantines(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aura_plugin_aws.clients import Clients
 from aura_plugin_aws.kms import KmsStore
 
 from aura_core.encoding import b64url
@@ -181,6 +182,13 @@ def test_the_environment_names_no_proxy_and_no_endpoint(
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     assert store.fetch(store.keep(f"aws-kms:{key}", name="m1", material=MATERIAL)) == MATERIAL
+
+
+def test_without_a_setting_the_endpoint_is_the_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "http://127.0.0.1:9")
+    client = Clients({"AURA_AWS_REGION": REGION}).get("kms")
+    assert client.meta.endpoint_url == f"https://kms.{REGION}.amazonaws.com"
 
 
 def test_a_wrapped_key_of_another_length_is_refused(
