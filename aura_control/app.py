@@ -35,6 +35,7 @@ from aura_control.services.providers import Providers
 from aura_control.services.refresh import Refresher
 from aura_control.services.revocation import Revoker
 from aura_control.services.sweep import Sweeper
+from aura_control.services.tenants import TenantRemover
 from aura_control.services.watching import Watchers
 from aura_control.settings import Settings
 from aura_control.web.pages import Pages
@@ -193,6 +194,8 @@ async def _services(
         await _background(stack, revoker.run(), revoker.close)
         stack.push_async_callback(refresher.drain)
         await _background(stack, sweeper.run(), sweeper.close)
+        remover = TenantRemover(services)
+        await _background(stack, remover.run(), remover.close)
         stack.callback(events.close)
         yield services
 
