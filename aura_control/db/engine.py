@@ -29,6 +29,8 @@ __all__ = ["Database", "database_url", "open_engine"]
 _WAIT_SECONDS = 30
 """How long a transaction waits for another one: SQLite's writer, or a row lock."""
 
+_ERASE_WAIT_MS = 500
+
 _READ_ONLY = "aura_read_only"
 
 _READING: dict[str, dict[str, Any]] = {
@@ -189,14 +191,15 @@ class Database:
         return True
 
     async def _empty_log(self) -> bool:
-        raw = await self._engine.raw_connection()  # a checkpoint cannot run inside a transaction
-        try:
-            connection: Any = raw.driver_connection
+        async with self._engine.connect() as reserved:
+            # The driver's own connection: a checkpoint cannot run inside a transaction.
+            connection: Any = (await reserved.get_raw_connection()).driver_connection
+            # Writers wait as long as it waits for readers: rather often than long.
+            await connection.execute(f"PRAGMA busy_timeout={_ERASE_WAIT_MS}")
             cursor = await connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             busy, *_ = await cursor.fetchone()
             await cursor.close()
-        finally:
-            raw.close()
+            await connection.execute(f"PRAGMA busy_timeout={_WAIT_SECONDS * 1000}")
         return not busy
 
     @asynccontextmanager

@@ -12,21 +12,22 @@ import asyncio
 import json
 import random
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any
+from dataclasses import replace
+from datetime import timedelta
 
 from pydantic import SecretStr
 
 from aura_control.db.connection import Connection
 from aura_control.db.engine import Database
 from aura_control.db.models import ConnectionState, PendingRevocation
-from aura_control.db.repositories.revocations import Lines
 from aura_control.db.transaction import Transaction
 from aura_control.logs import get_logger
 from aura_control.ports import Clock, Locks
 from aura_control.services.keys import Vault
 from aura_control.services.providers import Providers, auth_id
+from aura_control.services.revocation_lines import for_all, line, merged
 from aura_core.adapter import Context, RevocationResult
+from aura_core.api import redact
 from aura_core.credentials import CredentialEnvelope
 from aura_core.errors import AuraError, EnvelopeError, RefreshFailed
 
@@ -46,9 +47,6 @@ _LONGEST_WAIT = 3600.0
 _LOOKS_EVERY = 30.0
 _SHORTEST_PAUSE = 0.5
 _AT_ONCE = 8
-
-_BY_HAND = "It can be taken back by hand, in the account's settings at the provider."
-_SETTLED = frozenset({"revoked", "already_invalid", "not_offered"})
 
 
 async def keep_tokens(
@@ -74,7 +72,7 @@ async def keep_tokens(
         account_id=connection.account_id,
         config=connection.config,
         sealed=sealed,
-        lines={token: _line("pending", "", at=None) for token in tokens or ["api_key"]},
+        lines={token: line("pending", "", at=None) for token in tokens or ["api_key"]},
         gives_up_at=tx.now + GIVES_UP_AFTER,
         actor=actor,
     )
@@ -209,7 +207,7 @@ class Revoker:
         now = self._clock()
         again = any(line.outcome == "failed" and line.retry for line in results)
         given_up = again and now >= row.gives_up_at
-        lines = _merged(row, results, now=now, retry_at=None if given_up else retry_at)
+        lines = merged(row, results, now=now, retry_at=None if given_up else retry_at)
         async with self._database.transaction() as tx:
             if again and not given_up:
                 await tx.revocations.postpone(row, lines=lines)
@@ -220,39 +218,61 @@ class Revoker:
         self, row: PendingRevocation, connection: Connection
     ) -> Sequence[RevocationResult]:
         """What the provider answers for each token. Never raises for what plugins do."""
+        hidden: list[SecretStr] = []
         try:
+            secrets = await self._secrets(row, connection)
+            hidden += secrets.values()
             integration, ctx = self._providers.made_by(
                 connection.provider, row.auth_method, row.config
             )
-            if _would_end(connection, row, ctx):
-                return _all(row, "not_offered", _CONNECTED_AGAIN)
-            envelope = await self._envelope(row, connection, ctx)
-            return await integration.adapter.on_disconnect(ctx, envelope)
+            if not secrets or _would_end(connection, row, ctx):
+                return for_all(row, "not_offered", _CONNECTED_AGAIN)
+            results = await integration.adapter.on_disconnect(
+                ctx, _envelope(row, connection, ctx, secrets)
+            )
         except EnvelopeError as error:
-            return _all(row, "failed", error.message)  # there is nothing that could be sent
+            return for_all(row, "failed", error.message)  # there is nothing that could be sent
         except AuraError as error:
-            return _all(row, "failed", error.message, retry=True)  # the plugin may come back
+            words = redact(error.message, hidden)
+            return for_all(row, "failed", words, retry=True)  # the plugin may come back
         except Exception as error:  # noqa: BLE001 - a plugin's code may raise anything
             _log.exception("revocation_broke", provider=connection.provider)
             words = f"The integration's plugin failed ({type(error).__name__})."
-            return _all(row, "failed", words, retry=True)
+            return for_all(row, "failed", words, retry=True)
+        return [replace(result, detail=redact(result.detail, hidden)) for result in results]
 
-    async def _envelope(
-        self, row: PendingRevocation, connection: Connection, ctx: Context
-    ) -> CredentialEnvelope:
+    async def _secrets(
+        self, row: PendingRevocation, connection: Connection
+    ) -> dict[str, SecretStr]:
+        """What is to be revoked: not what a provider issued again when the user connected again,
+        as some do with a refresh token that is still good."""
         async with self._database.reading() as tx:
             text = await self._vault.open_field(
                 tx, row.tenant_id, row.connection_id, REVOCATION, row.revision, row.sealed
             )
-        return CredentialEnvelope(
-            integration_id=connection.id,
-            user_id=connection.user_id,
-            provider=connection.provider,
-            auth_id=auth_id(ctx.method),
-            secrets={name: SecretStr(value) for name, value in json.loads(text).items()},
-            metadata=connection.metadata,
-            variables={name: str(value) for name, value in row.config.items()},
-        )
+            in_use: set[str] = set()
+            if connection.state is not ConnectionState.DISCONNECTED:
+                envelope = await self._vault.open_envelope(tx, connection, renewing=True)
+                in_use = {secret.get_secret_value() for secret in envelope.secrets.values()}
+        stored: dict[str, str] = json.loads(text)
+        return {name: SecretStr(value) for name, value in stored.items() if value not in in_use}
+
+
+def _envelope(
+    row: PendingRevocation,
+    connection: Connection,
+    ctx: Context,
+    secrets: Mapping[str, SecretStr],
+) -> CredentialEnvelope:
+    return CredentialEnvelope(
+        integration_id=connection.id,
+        user_id=connection.user_id,
+        provider=connection.provider,
+        auth_id=auth_id(ctx.method),
+        secrets=dict(secrets),
+        metadata=connection.metadata,
+        variables={name: str(value) for name, value in row.config.items()},
+    )
 
 
 _CONNECTED_AGAIN = (
@@ -273,52 +293,3 @@ def _would_end(connection: Connection, row: PendingRevocation, ctx: Context) -> 
         connection.account_id != row.account_id
     )
     return revocation is not None and revocation.cascades and not other
-
-
-def _all(
-    row: PendingRevocation, outcome: Any, detail: str, *, retry: bool = False
-) -> list[RevocationResult]:
-    tokens: list[Any] = [*row.lines]
-    return [
-        RevocationResult(token=token, outcome=outcome, detail=detail, retry=retry)
-        for token in tokens
-    ]
-
-
-def _line(
-    outcome: str, detail: str, *, at: datetime | None, retry_at: datetime | None = None
-) -> dict[str, Any]:
-    return {
-        "outcome": outcome,
-        "detail": detail,
-        "at": at.isoformat() if at else None,
-        "retry_at": retry_at.isoformat() if retry_at else None,
-    }
-
-
-def _merged(
-    row: PendingRevocation,
-    results: Sequence[RevocationResult],
-    *,
-    now: datetime,
-    retry_at: datetime | None,
-) -> Lines:
-    """The lines after an attempt. What was settled by an earlier one stays as it was told then:
-    sent once more, a revoked token is only "already invalid"."""
-    lines = {token: dict(line) for token, line in row.lines.items()}
-    for result in results:
-        before = lines.get(result.token)
-        if before is not None and before["outcome"] in _SETTLED:
-            continue
-        passing = result.outcome == "failed" and result.retry
-        detail = result.detail
-        if result.outcome == "failed" and not (passing and retry_at):
-            detail = f"{detail.rstrip('.')}. {_BY_HAND}".lstrip(". ")
-        lines[result.token] = _line(
-            result.outcome, detail, at=now, retry_at=retry_at if passing else None
-        )
-    silent = [token for token, line in lines.items() if line["outcome"] == "pending"]
-    for token in silent:
-        # The manifest revokes the other token only: this one ends with it, or by itself.
-        lines[token] = _line("not_offered", "The provider takes no such token back.", at=now)
-    return lines

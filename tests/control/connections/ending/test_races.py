@@ -182,3 +182,13 @@ async def test_what_is_not_connected_yet_cannot_be_disconnected(control: Control
         back = control.provider.consent(left.headers["location"])
         await browser.get(f"{PATH}/callback", params=back)
     assert (await control.connection()).state is ConnectionState.CONNECTED
+
+
+async def test_who_looked_before_it_ended_gets_no_credential(control: Control) -> None:
+    """A tool's call that has read the connection, and asks for its token a moment later."""
+    await control.connect()
+    seen = await control.connection()
+    async with control.client(control.ada) as caller:
+        await caller.delete(PATH)
+    with pytest.raises(Conflict, match="is disconnected"):
+        await fresh_envelope(control.services, seen.tenant_id, seen)

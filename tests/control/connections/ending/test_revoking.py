@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from aura_core.adapter import Context, IntegrationAdapter, RevocationResult
+from aura_core.credentials import CredentialEnvelope
+from aura_core.errors import ProviderUnavailable
 from tests.control.connections.conftest import Control, Running
 from tests.control.connections.ending.looking import PATH, only_sqlite, pending, receipt, revoked
 from tests.control.connections.provider import Gate
@@ -103,3 +107,63 @@ async def test_a_provider_that_stays_away_is_given_up_after_a_day(control: Contr
     for line in done["tokens"]:
         assert (line["outcome"], line["retry_at"]) == ("failed", None)
         assert "by hand" in line["detail"]
+
+
+@only_sqlite
+async def test_a_token_that_the_provider_gave_again_is_not_revoked(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some providers answer a second consent with the refresh token of the first."""
+    await control.connect()
+    old = await control.secrets()
+    control.provider.revocable = False
+    async with control.client(control.ada) as caller:
+        await caller.delete(PATH)
+    issue = control.provider._next
+    monkeypatch.setattr(
+        control.provider,
+        "_next",
+        lambda kind: old["refresh_token"] if kind == "refresh" else issue(kind),
+    )
+    await control.connect()
+    control.provider.revocable = True
+    control.clock.forward(hours=1)
+    await revoked(control, await control.connection())
+    assert await pending(control) == 0
+    new = await control.secrets()
+    assert new["refresh_token"] == old["refresh_token"]
+    assert all(control.provider.knows(token) for token in new.values())
+    assert not control.provider.knows(old["access_token"])
+
+
+class _Talkative(IntegrationAdapter):
+    """A plugin's adapter that puts what it was given into its words."""
+
+    async def on_disconnect(
+        self, ctx: Context, envelope: CredentialEnvelope
+    ) -> tuple[RevocationResult, ...]:
+        token = envelope.secrets["refresh_token"].get_secret_value()
+        if self.id == "raises":
+            raise ProviderUnavailable(f"cannot end {token}")
+        detail = f"cannot end {token}"
+        return (RevocationResult(token="refresh_token", outcome="failed", detail=detail),)
+
+
+@only_sqlite
+@pytest.mark.parametrize("how", ["answers", "raises"])
+async def test_a_plugins_words_are_searched_for_secrets(
+    control: Control, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.connect()
+    secret = (await control.secrets())["refresh_token"]
+    providers = control.services.providers
+    opened, ctx = providers.of(await control.connection())
+    talkative = replace(opened, adapter=_Talkative(how))
+    monkeypatch.setattr(providers, "made_by", lambda *_: (talkative, ctx))
+    async with control.client(control.ada) as caller:
+        answer = await caller.delete(PATH)
+    assert "cannot end ***" in answer.text
+    assert secret not in answer.text
+    async with control.services.database.reading() as tx:
+        entries = await tx.audit.entries(tenant_id=control.ada.tenant_id, limit=1000)
+    assert secret not in repr(entries)
