@@ -22,6 +22,7 @@ from aura_control.composition import Services
 from aura_control.db.columns import utc_now
 from aura_control.db.connection import Connection
 from aura_control.db.engine import Database, open_engine
+from aura_control.db.models import ConnectionState
 from aura_control.db.schema import require_current_schema
 from aura_control.metrics import Metrics
 from aura_control.middleware import Observed
@@ -32,7 +33,9 @@ from aura_control.services.keys import Vault
 from aura_control.services.lifetime import LONGEST_MARGIN
 from aura_control.services.providers import Providers
 from aura_control.services.refresh import Refresher
+from aura_control.services.revocation import Revoker
 from aura_control.services.sweep import Sweeper
+from aura_control.services.tenants import TenantRemover
 from aura_control.services.watching import Watchers
 from aura_control.settings import Settings
 from aura_control.web.pages import Pages
@@ -132,6 +135,9 @@ async def _services(
         deliverer = operation.deliverer
 
         def refreshed(connection: Connection) -> None:
+            if connection.state is ConnectionState.DISCONNECTED:
+                revoker.wake()  # it ended meanwhile: what the renewal brought is to be revoked
+                return
             deliverer.wake()
             sweeper.wake()
             registry.notify(
@@ -141,6 +147,9 @@ async def _services(
                 connection_id=connection.id,
             )
 
+        revoker = Revoker(
+            database=database, vault=vault, providers=providers, locks=locks, clock=outside.clock
+        )
         refresher = Refresher(
             database=database,
             vault=vault,
@@ -169,6 +178,7 @@ async def _services(
             locks=locks,
             refresher=refresher,
             renewals=sweeper,
+            revoker=revoker,
             skills=operation.skills,
             sealer=operation.sealer,
             deliverer=deliverer,
@@ -180,8 +190,12 @@ async def _services(
         await stack.enter_async_context(operation.running(services))
         # Last opened, first closed: no new refreshes, and those under way are stored, while all
         # that they need is still open.
+        stack.push_async_callback(revoker.drain)
+        await _background(stack, revoker.run(), revoker.close)
         stack.push_async_callback(refresher.drain)
         await _background(stack, sweeper.run(), sweeper.close)
+        remover = TenantRemover(services)
+        await _background(stack, remover.run(), remover.close)
         stack.callback(events.close)
         yield services
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from aura_control.services.keys import Vault
     from aura_control.services.providers import Providers
     from aura_control.services.refresh import Refresher
+    from aura_control.services.revocation import Revoker
     from aura_control.services.sealing import Sealer
     from aura_control.services.skills import Skills
     from aura_control.settings import Settings
@@ -47,6 +48,7 @@ class Services:
     locks: Locks
     refresher: Refresher
     renewals: Renewals
+    revoker: Revoker
     skills: Skills
     sealer: Sealer
     deliverer: Deliverer

@@ -26,8 +26,9 @@ from aura_control.services.connections import (
     list_connections,
     validate_connection,
 )
-from aura_control.services.disconnect import disconnect, receipt_of
+from aura_control.services.disconnect import disconnect
 from aura_control.services.links import make_link
+from aura_control.services.receipts import receipt_of
 
 __all__ = [
     "connect_by_fields",

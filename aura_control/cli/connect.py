@@ -151,5 +151,7 @@ def print_receipt(output: Output, receipt: dict[str, Any]) -> None:
     for line in receipt.get("tokens", []):
         output.line(f"  {line['token']}: {line['outcome']} {line.get('detail') or ''}".rstrip())
     for line in receipt.get("machines", []):
-        state = f"wiped at {line['acked_at']}" if line.get("acked_at") else "wipe pending"
-        output.line(f"  machine {line['instance_id'][:8]}: {state}")
+        words = [line["state"], line.get("at") or "", line.get("detail") or ""]
+        output.line(f"  machine {line['instance_id'][:8]}: {' '.join(filter(None, words))}")
+    if not receipt.get("complete", True):
+        output.line("  It goes on: 'aura connections list --json' shows the receipt as it grows.")

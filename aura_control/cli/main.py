@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from aura_control.cli import agents, compose, connect, doctor, plugins, serve, users
+from aura_control.cli import agents, compose, connect, doctor, plugins, serve, tenants, users
 
 __all__ = ["build"]
 
@@ -28,5 +28,6 @@ def build() -> typer.Typer:
     app.add_typer(connect.connections, name="connections")
     app.add_typer(agents.app, name="agents")
     app.add_typer(plugins.app, name="plugins")
+    app.add_typer(tenants.app, name="tenants")
     app.add_typer(users.app, name="users")
     return app

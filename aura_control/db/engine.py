@@ -29,6 +29,8 @@ __all__ = ["Database", "database_url", "open_engine"]
 _WAIT_SECONDS = 30
 """How long a transaction waits for another one: SQLite's writer, or a row lock."""
 
+_ERASE_WAIT_MS = 500
+
 _READ_ONLY = "aura_read_only"
 
 _READING: dict[str, dict[str, Any]] = {
@@ -91,6 +93,9 @@ def _open_sqlite(url: URL) -> AsyncEngine:
             "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
+            # What is deleted is overwritten: a tenant's salt that was destroyed must not be found
+            # in a page that SQLite has not used again yet.
+            "secure_delete=ON",
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
@@ -169,6 +174,33 @@ class Database:
             async with asyncio.timeout(_WAIT_SECONDS):
                 await self._idle.wait()
         await self._engine.dispose()
+
+    async def erase(self, table: str) -> bool:
+        """Takes out of the database's files what was overwritten or deleted in the table; False:
+        somebody reads an older state, so try again.
+
+        SQLite overwrites what it deletes (``secure_delete``), but its write-ahead log holds pages
+        from before: it is emptied. PostgreSQL keeps old versions of rows: the table is written
+        anew. Its write-ahead log, and backups of either, are the operator's.
+        """
+        if self.dialect == "sqlite":
+            return await self._empty_log()
+        async with self._engine.connect() as writer:
+            await writer.execution_options(isolation_level="AUTOCOMMIT")
+            await writer.exec_driver_sql(f'VACUUM FULL "{table}"')
+        return True
+
+    async def _empty_log(self) -> bool:
+        async with self._engine.connect() as reserved:
+            # The driver's own connection: a checkpoint cannot run inside a transaction.
+            connection: Any = (await reserved.get_raw_connection()).driver_connection
+            # Writers wait as long as it waits for readers: rather often than long.
+            await connection.execute(f"PRAGMA busy_timeout={_ERASE_WAIT_MS}")
+            cursor = await connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            busy, *_ = await cursor.fetchone()
+            await cursor.close()
+            await connection.execute(f"PRAGMA busy_timeout={_WAIT_SECONDS * 1000}")
+        return not busy
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aura_control.principal import Principal
 
 __all__ = [
+    "DESTROYABLE",
     "AgentChanges",
     "AgentView",
     "NewAgent",
@@ -34,6 +35,8 @@ __all__ = [
     "destroy",
     "get",
     "list_agents",
+    "mark_destroying",
+    "start_destroying",
     "update",
 ]
 
@@ -177,32 +180,41 @@ async def destroy(services: Services, principal: Principal, agent_id: str) -> Ag
     """
     async with services.database.transaction() as tx:
         agent = await own(tx, principal, agent_id)
-        instances = [
-            instance
-            for instance in await tx.instances.for_agent(
-                tenant_id=principal.tenant_id, agent_id=agent_id
-            )
-            if instance.state is not S.DESTROYED
-        ]
-        for instance in instances:
-            await tx.instances.transition(
-                tenant_id=principal.tenant_id,
-                instance_id=instance.id,
-                from_states=DESTROYABLE,
-                to_state=S.DESTROYING,
-                actor=principal.actor,
-            )
+        instances = await mark_destroying(
+            tx,
+            await tx.instances.for_agent(tenant_id=principal.tenant_id, agent_id=agent_id),
+            actor=principal.actor,
+        )
         view = await _view(tx, agent)
+    await start_destroying(services, instances, actor=principal.actor)
+    return view
+
+
+async def mark_destroying(
+    tx: Transaction, instances: Sequence[Instance], *, actor: str
+) -> Sequence[Instance]:
+    """Decides that these machines go; those of which something may be left."""
+    left = [instance for instance in instances if instance.state is not S.DESTROYED]
+    for instance in left:
+        await tx.instances.transition(
+            tenant_id=instance.tenant_id,
+            instance_id=instance.id,
+            from_states=DESTROYABLE,
+            to_state=S.DESTROYING,
+            actor=actor,
+        )
+    return left
+
+
+async def start_destroying(
+    services: Services, instances: Sequence[Instance], *, actor: str
+) -> None:
+    """After the commit: the workflows that destroy them. Starting one again changes nothing."""
     for instance in instances:
         await services.workflows.start(
-            DESTROY,
-            destroy_id(instance.id),
-            principal.tenant_id,
-            instance.id,
-            principal.actor,
+            DESTROY, destroy_id(instance.id), instance.tenant_id, instance.id, actor
         )
         await services.workflows.send(provision_id(instance.id), PROGRESS, "stop")
-    return view
 
 
 async def own(tx: Transaction, principal: Principal, agent_id: str) -> Agent:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aura_control.db.connection import Connection, Grant, Slot
-from aura_control.db.models import ConnectionState, Delivery
+from aura_control.db.models import ConnectionState, Delivery, Instance
 from aura_control.db.transaction import Transaction
 from aura_control.logs import get_logger
 from aura_control.services import delivery
@@ -70,6 +70,8 @@ class ConnectionView:
 
     connection: Connection
     deliveries: Sequence[Delivery]
+    instances: Mapping[str, Instance] = field(default_factory=dict)
+    """The machines of the deliveries, once the connection ended."""
 
 
 async def list_connections(services: Services, principal: Principal) -> list[ConnectionView]:
@@ -84,7 +86,12 @@ async def view_of(tx: Transaction, connection: Connection) -> ConnectionView:
     deliveries = await tx.deliveries.for_subject(
         tenant_id=connection.tenant_id, subject=connection.id
     )
-    return ConnectionView(connection=connection, deliveries=deliveries)
+    instances: Mapping[str, Instance] = {}
+    if connection.state is ConnectionState.DISCONNECTED:
+        instances = await tx.instances.by_ids(
+            tenant_id=connection.tenant_id, instance_ids=[row.instance_id for row in deliveries]
+        )
+    return ConnectionView(connection=connection, deliveries=deliveries, instances=instances)
 
 
 async def find_connection(tx: Transaction, principal: Principal, provider: str) -> Connection:

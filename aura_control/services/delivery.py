@@ -46,6 +46,8 @@ EVERY_INTEGRATION = "every_integration"
 
 ALIVE = (S.REQUESTED, S.PROVISIONING, S.ENROLLING, S.RUNNING, S.SUSPENDED, S.DEGRADED)
 
+_NOT_GONE = tuple(state for state in S if state is not S.DESTROYED)
+
 _USABLE = (ConnectionState.CONNECTED, ConnectionState.EXPIRING, ConnectionState.UNCERTAIN)
 
 
@@ -94,9 +96,12 @@ async def desire_deletion(tx: Transaction, *, connection: Connection, now: datet
     """The connection ended: every machine that holds its credential, or may, should forget it.
 
     Whether the agent may still use the provider does not matter here: what was once wanted on a
-    machine is taken from it.
+    machine is taken from it. A machine that failed may come back, and then it must not go on
+    holding what ended meanwhile.
     """
-    for instance in await _machines(tx, connection.tenant_id, connection.user_id):
+    for instance in await tx.instances.for_user(
+        tenant_id=connection.tenant_id, user_id=connection.user_id, states=_NOT_GONE
+    ):
         held = await tx.deliveries.get(
             tenant_id=connection.tenant_id, instance_id=instance.id, subject=connection.id
         )

@@ -1,124 +1,121 @@
-"""Ending a connection: revoke at the provider, forget here, wipe on machines; with a receipt."""
+"""Ending a connection: out of use at once, then revoked at the provider and wiped on machines.
+
+One transaction ends every use: the state, a new revision, the tokens gone from the connection, and
+the wish that each machine forgets them. It needs no lock and waits for nobody: a renewal under way
+finds another revision when it comes back, stores nothing, and leaves what it got to be revoked
+(``services.revocation``). What happens after that transaction may take its time, or a restart.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import asyncio
+from typing import TYPE_CHECKING
 
 from aura_control.db.connection import Connection
-from aura_control.db.models import ConnectionState, Delivery
+from aura_control.db.models import ConnectionState
+from aura_control.db.transaction import Transaction
 from aura_control.logs import get_logger
 from aura_control.services import delivery
 from aura_control.services.connections import ConnectionView, find_connection, view_of
-from aura_core.adapter import RevocationResult
+from aura_control.services.keys import Vault
+from aura_control.services.revocation import keep_tokens
 from aura_core.errors import AuraError, Conflict
 
 if TYPE_CHECKING:
     from aura_control.composition import Services
     from aura_control.principal import Principal
 
-__all__ = ["disconnect", "receipt_of"]
+__all__ = ["disconnect", "end_use", "tell"]
 
 _log = get_logger(__name__)
 
+_ANSWERS_WITHIN = 15.0
+"""Seconds that the provider gets before the receipt is answered as it stands."""
+
+_TRIES = 8
+
 
 async def disconnect(services: Services, principal: Principal, provider: str) -> ConnectionView:
-    """Ends the user's connection; ending it again answers the same receipt.
+    """Ends the user's connection; answers it with the receipt as it stands.
 
-    A provider that cannot be reached does not keep the user connected: the receipt says so, and
-    what was stored here is gone all the same. Raises NotFound and Conflict.
+    Ending it again answers the same receipt, and asks nobody. Raises NotFound, and Conflict where
+    it changes so fast that it could not be ended.
     """
-    async with services.database.reading() as tx:
-        connection = await find_connection(tx, principal, provider)
-    # The refresher's lock: a token that is being renewed meanwhile would outlive its revocation.
-    async with services.locks.hold(f"connection-{connection.id}"):
+    for _ in range(_TRIES):
         async with services.database.transaction() as tx:
             connection = await find_connection(tx, principal, provider)
-            if connection.state is ConnectionState.DISCONNECTED:
-                return await view_of(tx, connection)
-            # Before the provider is asked: if this process dies in between, the audit log says
-            # that tokens may be revoked although the connection still looks alive.
-            await tx.audit.append(
-                principal.tenant_id,
-                action="connection.disconnecting",
-                actor=principal.actor,
-                target=f"connection:{connection.id}",
-                metadata={"provider": provider},
-            )
-        results = await _revoke(services, connection)
-        view = await _forget(services, principal, connection, results)
-    services.deliverer.wake()
-    services.registry.notify(
-        "aura_disconnected",
-        provider=provider,
-        user_id=principal.user_id,
-        connection_id=connection.id,
-    )
-    return view
-
-
-async def _revoke(services: Services, connection: Connection) -> Sequence[RevocationResult]:
+            ended = connection.state is ConnectionState.DISCONNECTED
+            if ended or await end_use(tx, services.vault, connection, actor=principal.actor):
+                break
+    else:
+        raise Conflict(f"{provider} changes all the time.", hint="Try again in a moment.")
+    if not ended:
+        tell(services, connection)
     try:
-        integration, ctx = services.providers.of(connection)
-        async with services.database.reading() as tx:
-            envelope = await services.vault.open_envelope(tx, connection, renewing=True)
-        return await integration.adapter.on_disconnect(ctx, envelope)
-    except AuraError as error:
-        # The plugin is gone, or the credential does not open: nothing can be sent anywhere.
-        return _failed(error.message)
-    except Exception:  # noqa: BLE001 - a plugin's code may raise anything
-        _log.exception("revocation_broke", provider=connection.provider)
-        return _failed("The integration's plugin failed.")
-
-
-def _failed(detail: str) -> Sequence[RevocationResult]:
-    return [RevocationResult(token="access_token", outcome="failed", detail=detail)]
-
-
-async def _forget(
-    services: Services,
-    principal: Principal,
-    connection: Connection,
-    results: Sequence[RevocationResult],
-) -> ConnectionView:
-    async with services.database.transaction() as tx:
-        receipt = {
-            "disconnected_at": tx.now.isoformat(),
-            "tokens": [
-                {"token": line.token, "outcome": line.outcome, "detail": line.detail}
-                for line in results
-            ],
-        }
-        done = await tx.integrations.disconnect(
-            tenant_id=principal.tenant_id,
-            connection_id=connection.id,
-            expected_revision=connection.revision,
-            receipt=receipt,
-            actor=principal.actor,
-        )
-        if not done:
+        async with asyncio.timeout(_ANSWERS_WITHIN):
+            await services.revoker.attempt(
+                tenant_id=principal.tenant_id, connection_id=connection.id
+            )
+    except TimeoutError:
+        _log.info("revocation_slow", connection_id=connection.id)
+    async with services.database.reading() as tx:
+        newest = await find_connection(tx, principal, provider)
+        if newest.state is not ConnectionState.DISCONNECTED:
             raise Conflict(
                 "The account was connected again while it was being disconnected.",
                 hint="Disconnect it again if it should go.",
             )
-        ended = await tx.integrations.by_id(
-            tenant_id=principal.tenant_id, connection_id=connection.id
-        )
-        await delivery.desire_deletion(tx, connection=ended, now=tx.now)
-        return await view_of(tx, ended)
+        return await view_of(tx, newest)
 
 
-def receipt_of(view: ConnectionView) -> dict[str, Any] | None:
-    """The receipt as it stands now: machines go on confirming after the request was answered."""
-    if view.connection.state is not ConnectionState.DISCONNECTED or view.connection.receipt is None:
-        return None
-    return {**view.connection.receipt, "machines": [_wipe(row) for row in view.deliveries]}
-
-
-def _wipe(row: Delivery) -> dict[str, Any]:
-    wiped = row.acked_revision == row.desired_revision and row.acked_at is not None
-    return {
-        "instance_id": row.instance_id,
-        "state": "wiped" if wiped else "pending",
-        "acked_at": row.acked_at.isoformat() if wiped and row.acked_at else None,
+async def end_use(tx: Transaction, vault: Vault, connection: Connection, *, actor: str) -> bool:
+    """Takes the connection out of use, with its tokens kept to be revoked; False: it has another
+    revision by now."""
+    try:
+        envelope = await vault.open_envelope(tx, connection, renewing=True)
+    except AuraError as error:
+        # It does not open, so there is nothing to send anywhere. It ends all the same.
+        secrets, words = {}, f"{error.message.rstrip('.')}. {_BY_HAND}"
+    else:
+        secrets, words = dict(envelope.secrets), f"Aura held no token of it any more. {_BY_HAND}"
+    at = tx.now.isoformat()
+    nothing = {
+        "token": "access_token",
+        "revision": 0,
+        "outcome": "failed",
+        "detail": words,
+        "at": at,
+        "retry_at": None,
     }
+    receipt = {"disconnected_at": at, "tokens": [] if secrets else [nothing]}
+    done = await tx.integrations.disconnect(
+        tenant_id=connection.tenant_id,
+        connection_id=connection.id,
+        expected_revision=connection.revision,
+        receipt=receipt,
+        actor=actor,
+    )
+    if not done:
+        return False
+    ended = await tx.integrations.by_id(tenant_id=connection.tenant_id, connection_id=connection.id)
+    if secrets:
+        await keep_tokens(
+            tx, vault, connection, revision=ended.revision, secrets=secrets, actor=actor
+        )
+    await delivery.desire_deletion(tx, connection=ended, now=tx.now)
+    return True
+
+
+_BY_HAND = "What is left can be taken back in the account's settings at the provider."
+
+
+def tell(services: Services, connection: Connection) -> None:
+    """After the commit: those who act on it."""
+    services.deliverer.wake()
+    services.revoker.wake()
+    services.registry.notify(
+        "aura_disconnected",
+        provider=connection.provider,
+        user_id=connection.user_id,
+        connection_id=connection.id,
+    )

@@ -46,6 +46,10 @@ class Vault:
         """A 32-byte key of the control plane itself, under the active master key."""
         return self._keyring.derive(label)
 
+    def forget(self, tenant_id: str) -> None:
+        """Drops the keys of a tenant whose salt was destroyed from memory."""
+        self._keyring.forget(tenant_id)
+
     async def seal_field(
         self,
         tx: Transaction,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -78,7 +78,13 @@ class Providers:
 
         Raises InvalidInput when the manifest no longer has the way that it was made by.
         """
-        integration = self._registry.open(connection.provider)
-        method = named_method(integration.manifest, connection.auth_method)
-        variables = {name: str(value) for name, value in connection.config.items()}
+        return self.made_by(connection.provider, connection.auth_method, connection.config)
+
+    def made_by(
+        self, provider: str, auth_method: str, config: Mapping[str, Any]
+    ) -> tuple[Integration, Context]:
+        """As ``of``, for what was made in a way that the connection may not have any more."""
+        integration = self._registry.open(provider)
+        method = named_method(integration.manifest, auth_method)
+        variables = {name: str(value) for name, value in config.items()}
         return integration, self.context(integration.manifest, method, variables)

@@ -194,6 +194,8 @@ async def fresh_envelope(
                 raise
     async with services.database.reading() as tx:
         newest = await tx.integrations.by_id(tenant_id=tenant_id, connection_id=connection.id)
+        if newest.state is ConnectionState.DISCONNECTED:
+            raise Conflict(f"{newest.provider} is disconnected.", hint="Connect it again.")
         envelope = await services.vault.open_envelope(tx, newest)
     if not envelope.secrets:
         raise EnvelopeError(f"There is no credential for {connection.provider}.")

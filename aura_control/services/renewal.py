@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 import httpx
+from pydantic import SecretStr
 
 from aura_control.db.connection import Connection, Slot
 from aura_control.db.engine import Database
@@ -16,6 +17,7 @@ from aura_control.services import delivery
 from aura_control.services.keys import Vault
 from aura_control.services.lifetime import repeatable
 from aura_control.services.providers import Providers
+from aura_control.services.revocation import keep_late_tokens
 from aura_core.adapter import Context, TokenRefresh
 from aura_core.credentials import CredentialEnvelope
 from aura_core.errors import (
@@ -270,7 +272,24 @@ class Renewal:
             )
             if stored and deliver:
                 await delivery.desire_credential(tx, connection=newest, now=tx.now)
+            if not stored and _ended(connection, newest):
+                await keep_late_tokens(
+                    tx, self._vault, connection, newest=newest, secrets=_issued(renewed)
+                )
         return newest
+
+
+def _ended(connection: Connection, newest: Connection) -> bool:
+    """Whether the user disconnected, or connected again, while the connection was renewed."""
+    disconnected = newest.state is ConnectionState.DISCONNECTED
+    return disconnected or newest.connected_at != connection.connected_at
+
+
+def _issued(renewed: TokenRefresh) -> dict[str, SecretStr]:
+    found = {"access_token": renewed.access_token}
+    if renewed.refresh_token is not None:
+        found["refresh_token"] = renewed.refresh_token
+    return found
 
 
 def answer_lost(error: BaseException) -> bool:

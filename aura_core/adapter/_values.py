@@ -118,3 +118,5 @@ class RevocationResult:
     token: Literal["access_token", "refresh_token", "api_key"]
     outcome: Literal["revoked", "already_invalid", "not_offered", "failed"]
     detail: str = ""
+    retry: bool = False
+    """Whether a failure may pass: the token is then kept and sent again later."""

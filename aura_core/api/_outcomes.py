@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -39,15 +41,36 @@ _WORDS = 300
 
 
 def redact(text: str, secrets: Iterable[SecretStr]) -> str:
-    """The text with every secret (as it is, and as URLs and JSON spell it) replaced, printable
-    characters only, and short: providers quote what was sent to them."""
-    for secret in secrets:
-        value = secret.get_secret_value()
+    """The text with every secret (as it is, as URLs and JSON spell it, and inside of base64 and
+    hexadecimal) replaced, printable characters only, and short: providers quote what was sent to
+    them, headers too."""
+    values = [secret.get_secret_value() for secret in secrets]
+    text = _ENCODED.sub(lambda match: "***" if _hides(match[0], values) else match[0], text)
+    for value in values:
         for spelling in {value, quote(value, safe=""), quote_plus(value), json.dumps(value)[1:-1]}:
             if len(spelling) >= 4:
                 text = text.replace(spelling, "***")
     plain = "".join(c if c.isprintable() else " " for c in text).strip()
     return plain if len(plain) <= _WORDS else plain[:_WORDS] + "..."
+
+
+_ENCODED = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}", re.ASCII)
+
+
+def _hides(word: str, values: Iterable[str]) -> bool:
+    """Whether a word decodes to something that holds a secret, as ``Basic`` credentials do."""
+    plain = word.rstrip("=").replace("-", "+").replace("_", "/")
+    decoded = [base64.b64decode(plain[: len(plain) - len(plain) % 4])]
+    # The end of three bytes or fewer, and words whose beginning belongs to something else.
+    decoded += [
+        base64.b64decode(f"{rest}{'=' * (-len(rest) % 4)}")
+        for rest in (plain[skip:] for skip in range(4))
+        if len(rest) % 4 != 1
+    ]
+    if re.fullmatch(r"([0-9A-Fa-f]{2})+", word):
+        decoded.append(bytes.fromhex(word))
+    found = [value.encode() for value in values if len(value) >= 4]
+    return any(value in content for value in found for content in decoded)
 
 
 def explain(answer: ApiAnswer, secrets: Iterable[SecretStr]) -> tuple[str | None, str]:

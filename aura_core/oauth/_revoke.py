@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from aura_core.adapter._values import Context, RevocationResult
 from aura_core.api import Reply, document, error_in_success, explain, fetch, redact
 from aura_core.credentials import CredentialEnvelope
-from aura_core.errors import AuraError
+from aura_core.errors import AuraError, ConfigurationError, ProviderUnavailable, RateLimited
 from aura_core.manifest import Revocation
 from aura_core.oauth._request import Prepared, encode
 from aura_core.oauth._templates import Values, reveal
@@ -50,6 +50,12 @@ async def revoke(ctx: Context, envelope: CredentialEnvelope) -> tuple[Revocation
     return tuple(results)
 
 
+_PASSING = frozenset({408, 425, 429})
+"""Beside 5xx: RFC 7009 §2.2.1 says of 503 that the token is still valid and may be sent again."""
+
+_OPERATOR = frozenset({"invalid_client", "unauthorized_client"})
+"""The operator's settings are wrong, not the token: once they are mended it can be revoked."""
+
 _BY_HAND = "The provider offers no way to do it; the user can in the account's settings."
 
 
@@ -70,14 +76,17 @@ async def _one(
             ctx.http, request.method, request.url, headers=request.headers, content=request.content
         )
     except AuraError as error:
-        return RevocationResult(token=kind, outcome="failed", detail=redact(str(error), hidden))
+        passing = isinstance(error, ProviderUnavailable | RateLimited | ConfigurationError)
+        detail = redact(str(error), hidden)
+        return RevocationResult(token=kind, outcome="failed", detail=detail, retry=passing)
     code, words = _refusal(facts, reply, hidden)
     if code is None:
         return RevocationResult(token=kind, outcome="revoked")
     if code in _GONE or words in _GONE:
         return RevocationResult(token=kind, outcome="already_invalid", detail=code)
     detail = redact(f"status {reply.status}: {code}: {words}".rstrip(": "), hidden)
-    return RevocationResult(token=kind, outcome="failed", detail=detail)
+    passing = reply.status in _PASSING or reply.status >= 500 or code in _OPERATOR
+    return RevocationResult(token=kind, outcome="failed", detail=detail, retry=passing)
 
 
 def _refusal(facts: Revocation, reply: Reply, hidden: list[SecretStr]) -> tuple[str | None, str]:

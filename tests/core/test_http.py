@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import zlib
 from collections.abc import AsyncIterator
@@ -127,3 +128,16 @@ def test_redacting_knows_other_spellings() -> None:
     text = redact(f'{secret.get_secret_value()} a%2Fb%2Bc%20%22d%22 a\\/b a/b+c \\"d\\"', [secret])
     assert text == "*** *** a\\/b ***"
     assert len(redact("x" * 1000, [])) <= 303
+
+
+@pytest.mark.parametrize("before", ["", "x", "id:", "client:"])
+@pytest.mark.parametrize("after", ["", "y", "zz", "tail"])
+def test_redacting_reads_what_is_encoded(before: str, after: str) -> None:
+    secret = SecretStr("s3cr3t-of-the-client?")
+    plain = f"{before}{secret.get_secret_value()}{after}".encode()
+    encoded = base64.b64encode(plain).decode()
+    for spelling in (encoded, encoded.rstrip("="), base64.urlsafe_b64encode(plain).decode()):
+        text = redact(f"cannot take Basic {spelling}, sorry", [secret])
+        assert text == "cannot take Basic ***, sorry"
+    assert redact(f"hash {plain.hex()}!", [secret]) == "hash ***!"
+    assert redact("Authorization dGhpcyBpcyBubyBzZWNyZXQ=", [secret]).endswith("ZWNyZXQ=")

@@ -16,6 +16,7 @@ from aura_control.db.models.connections import (
     ConnectionStatus,
     Integration,
     OAuthTransaction,
+    PendingRevocation,
 )
 from aura_control.db.models.journal import AuditHead, AuditLog, Event
 from aura_control.db.models.tenants import ApiToken, Tenant, TenantKey, User
@@ -36,6 +37,7 @@ __all__ = [
     "InstanceState",
     "Integration",
     "OAuthTransaction",
+    "PendingRevocation",
     "Tenant",
     "TenantKey",
     "User",

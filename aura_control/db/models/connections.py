@@ -6,12 +6,18 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from aura_control.db.columns import Base, names
 
-__all__ = ["ConnectionState", "ConnectionStatus", "Integration", "OAuthTransaction"]
+__all__ = [
+    "ConnectionState",
+    "ConnectionStatus",
+    "Integration",
+    "OAuthTransaction",
+    "PendingRevocation",
+]
 
 
 class ConnectionState(StrEnum):
@@ -95,3 +101,30 @@ class OAuthTransaction(Base):
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime] = mapped_column(index=True)
     used_at: Mapped[datetime | None]
+
+
+class PendingRevocation(Base):
+    """Tokens of a connection that ended, kept for one purpose: to be revoked at the provider.
+
+    Nothing but the revoker opens them. A row goes when the provider has answered for each token,
+    or when the attempts are given up; the receipt keeps what was said.
+    """
+
+    __tablename__ = "pending_revocations"
+    __table_args__ = (Index(None, "next_attempt_at"), Index(None, "tenant_id"))
+
+    connection_id: Mapped[str] = mapped_column(ForeignKey("integrations.id"), primary_key=True)
+    revision: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    auth_method: Mapped[str]
+    account_id: Mapped[str | None]
+    config: Mapped[dict[str, Any]]
+    sealed: Mapped[str]
+    """A JSON object of names and secrets, sealed as the field ``revocation`` of the connection
+    under this revision."""
+    lines: Mapped[dict[str, Any]]
+    """What the provider said so far of each token: the receipt's lines."""
+    attempts: Mapped[int] = mapped_column(Integer)
+    next_attempt_at: Mapped[datetime]
+    gives_up_at: Mapped[datetime]
+    created_at: Mapped[datetime]

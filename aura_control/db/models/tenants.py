@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ForeignKey, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
@@ -22,6 +23,11 @@ class Tenant(Base):
     kdf_salt: Mapped[bytes | None] = mapped_column(LargeBinary)
     """32 random bytes that all of the tenant's keys are derived with; NULL once shredded."""
     created_at: Mapped[datetime]
+    deleting_at: Mapped[datetime | None]
+    """When the operator asked to delete the tenant: from then on nobody signs in to it."""
+    deleted_at: Mapped[datetime | None]
+    receipt: Mapped[dict[str, Any] | None]
+    """What deleting the tenant revoked, destroyed and shredded, and when."""
 
 
 class TenantKey(Base):

@@ -69,6 +69,18 @@ class Instances(Enrolment):
             raise NotFound("There is no such instance.")
         return instance
 
+    async def by_ids(self, *, tenant_id: str, instance_ids: Collection[str]) -> dict[str, Instance]:
+        """The tenant's instances among these, by id, destroyed ones too."""
+        query = select(Instance).where(
+            Instance.tenant_id == tenant_id, Instance.id.in_(instance_ids)
+        )
+        return {instance.id: instance for instance in await self._all(query)}
+
+    async def of_tenant(self, tenant_id: str) -> Sequence[Instance]:
+        """All instances of a tenant, destroyed ones too, oldest first."""
+        query = select(Instance).where(Instance.tenant_id == tenant_id)
+        return await self._all(query.order_by(Instance.created_at, Instance.id))
+
     async def for_agent(self, *, tenant_id: str, agent_id: str) -> Sequence[Instance]:
         """The agent's instances, newest first, destroyed ones too."""
         query = select(Instance).where(

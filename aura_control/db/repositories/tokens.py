@@ -9,8 +9,9 @@ from datetime import datetime
 from sqlalchemy import insert, or_, select, update
 
 from aura_control.db.columns import new_id
-from aura_control.db.models import ApiToken, User
+from aura_control.db.models import ApiToken, Tenant, User
 from aura_control.db.repositories.base import Repository
+from aura_core.errors import Conflict
 
 __all__ = ["Principal", "Tokens"]
 
@@ -43,8 +44,12 @@ class Tokens(Repository):
         expires_at: datetime | None,
         actor: str,
     ) -> ApiToken:
-        """Adds a token to one of the tenant's users; raises NotFound for any other user."""
+        """Adds a token to one of the tenant's users; raises NotFound for any other user, and
+        Conflict while the tenant is being deleted."""
         await self._require_user(tenant_id, user_id)
+        deleting = select(Tenant.id).where(Tenant.id == tenant_id, Tenant.deleting_at.is_not(None))
+        if await self._one(deleting) is not None:
+            raise Conflict("This tenant is being deleted: nobody signs in to it any more.")
         token = await self._written(
             insert(ApiToken)
             .values(

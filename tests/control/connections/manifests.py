@@ -115,6 +115,8 @@ def write_manifests(directory: Path) -> Path:
         "ending": _OAUTH.format(id="ending", name="Ending", retry="safe", **_USUAL).replace(
             "[auth.refresh]", "[auth.refresh]\nkeeps_old_if_absent = false"
         ),
+        "cascading": _OAUTH.format(id="cascading", name="Cascading", retry="safe", **_USUAL)
+        + "cascades = true\n",
         "keyed": _KEY,
         "tenanted": _TENANTED,
         "soon": _SOON,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from aura_control.db.models import ConnectionState, DeliveryOp, Instance
 from tests.control.connections.conftest import Control
-from tests.control.connections.provider import Gate, answers, unreachable
+from tests.control.connections.provider import answers, unreachable
 
 
 async def connect_by_key(control: Control, body: Any) -> tuple[int, dict[str, Any]]:
@@ -122,32 +122,8 @@ async def test_a_provider_that_is_away_keeps_nobody_connected(control: Control) 
     assert (await control.connection()).envelope().access_token is None
 
 
-async def test_disconnecting_during_a_renewal_leaves_no_token_alive(control: Control) -> None:
-    await control.connect()
-    connection = await control.connection()
-    control.clock.forward(minutes=59)
-    gate, revoking = Gate(), Gate()
-    revoking.opened.set()
-    control.provider.faults.extend([gate.fault, revoking.fault])
-    renewing = asyncio.create_task(
-        control.services.refresher.refresh(
-            tenant_id=connection.tenant_id, connection_id=connection.id
-        )
-    )
-    await gate.reached.wait()
-    async with control.client(control.ada) as caller:
-        ending = asyncio.create_task(caller.delete("/api/integrations/acme"))
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(revoking.reached.wait(), 0.3)
-        gate.opened.set()
-        await renewing
-        assert (await ending).status_code == 200
-    # The first access token was replaced by the renewal; what replaced it has been revoked.
-    assert control.provider.alive == 1
-
-
 async def machine(control: Control) -> Instance:
-    """An agent of Ada's that may use everything, with its instance."""
+    """An agent of Ada's that may use everything, with its instance, whose machine has joined."""
     async with control.services.database.transaction() as tx:
         agent = await tx.agents.create(
             tenant_id=control.ada.tenant_id,
@@ -160,9 +136,11 @@ async def machine(control: Control) -> Instance:
             config={"every_integration": True},
             actor="system",
         )
-        return await tx.instances.create(
+        made = await tx.instances.create(
             tenant_id=control.ada.tenant_id, agent_id=agent.id, compute="local", actor="system"
         )
+        await tx.session.execute(update(Instance).values(join_used_at=tx.now))
+        return made
 
 
 async def test_machines_are_told_and_the_receipt_follows_them(control: Control) -> None:
@@ -232,8 +210,9 @@ async def test_every_step_is_in_the_audit_log(control: Control) -> None:
         "connection.connected",
         "connection.refresh_started",
         "connection.refreshed",
-        "connection.disconnecting",
         "connection.disconnected",
+        "connection.revocation_wanted",
+        "connection.revoked",
     ):
         assert action in actions
     assert verdict.state == "whole"

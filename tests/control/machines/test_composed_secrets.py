@@ -12,6 +12,7 @@ import respx
 
 from aura_control.settings import Settings
 from aura_core.skills import read_skills
+from tests.canaries import Allowed, Canaries
 from tests.control.machines.world import World
 
 SECRET_LOOKING = re.compile(r"[A-Za-z0-9_+/=-]{24,}")
@@ -56,6 +57,23 @@ async def test_nothing_that_looks_like_a_secret_is_composed_but_the_join_token(
     private = {world.owner.token, world.stranger.token, vm.gateway_token, *kept}
     assert [word for word in private if word in document] == []
     assert "canary" not in document
+
+    canaries = Canaries(
+        allowed=[
+            Allowed(secret="join token", place="user-data", reason="the machine joins with it")
+        ]
+    )
+    canaries.plant("join token", vm.join_token)
+    canaries.plant("key of the environment", "canary-of-the-environment-0123456789")
+    canaries.plant("key of the provider", "canary-of-the-provider-0123456789")
+    for number, word in enumerate(sorted(private)):
+        canaries.plant(f"private {number}", word)
+    async with world.services.database.reading() as tx:
+        salt = (await tx.tenants.get(world.owner.tenant_id)).kdf_salt
+    assert salt is not None
+    canaries.plant("tenant salt", salt)
+    canaries.look("user-data", user_data)  # packed as it is: the search unpacks it
+    canaries.forbid()
 
     public = {vm.instance_id, agent["id"], *map(base64_of, vm.control_keys.values())}
     known = "|".join(map(re.escape, sorted({vm.join_token, *public})))

@@ -22,6 +22,7 @@ def upgrade() -> None:
     _people()
     _journal()
     _connections()
+    _revocations()
     _agents()
 
 
@@ -33,6 +34,9 @@ def _people() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("kdf_salt", sa.LargeBinary(), nullable=True),
         sa.Column("created_at", TIME, nullable=False),
+        sa.Column("deleting_at", TIME, nullable=True),
+        sa.Column("deleted_at", TIME, nullable=True),
+        sa.Column("receipt", DOCUMENT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_tenants"),
     )
     op.create_table(
@@ -206,6 +210,36 @@ def _connections() -> None:
         sa.PrimaryKeyConstraint("state_hash", name="pk_oauth_transactions"),
     )
     op.create_index("ix_oauth_transactions_expires_at", "oauth_transactions", ["expires_at"])
+
+
+def _revocations() -> None:
+    """Tokens of ended connections that are still to be revoked."""
+    op.create_table(
+        "pending_revocations",
+        sa.Column("connection_id", sa.Text(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("auth_method", sa.Text(), nullable=False),
+        sa.Column("account_id", sa.Text(), nullable=True),
+        sa.Column("config", DOCUMENT, nullable=False),
+        sa.Column("sealed", sa.Text(), nullable=False),
+        sa.Column("lines", DOCUMENT, nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_attempt_at", TIME, nullable=False),
+        sa.Column("gives_up_at", TIME, nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["connection_id"], ["integrations.id"], name="fk_pending_revocations_connection_id"
+        ),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["tenants.id"], name="fk_pending_revocations_tenant_id"
+        ),
+        sa.PrimaryKeyConstraint("connection_id", "revision", name="pk_pending_revocations"),
+    )
+    op.create_index(
+        "ix_pending_revocations_next_attempt_at", "pending_revocations", ["next_attempt_at"]
+    )
+    op.create_index("ix_pending_revocations_tenant_id", "pending_revocations", ["tenant_id"])
 
 
 def _agents() -> None:
