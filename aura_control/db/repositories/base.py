@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
@@ -52,6 +52,12 @@ class Repository:
             statement, execution_options={"synchronize_session": False}
         )
         return bool(cast("CursorResult[Any]", result).rowcount)
+
+    async def _many(self, statement: Update, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Runs an UPDATE of a table once for each row of values, as one round trip."""
+        if rows:
+            connection = await self._session.connection()
+            await connection.execute(statement, [*rows])
 
     async def _require_user(self, tenant_id: str, user_id: str) -> None:
         """Raises NotFound unless the user is one of the tenant's."""
