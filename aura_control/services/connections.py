@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aura_control.db.connection import Connection, Grant, Slot
-from aura_control.db.models import ConnectionState, Delivery
+from aura_control.db.models import ConnectionState, Delivery, Instance
 from aura_control.db.transaction import Transaction
 from aura_control.logs import get_logger
 from aura_control.services import delivery
@@ -70,21 +70,43 @@ class ConnectionView:
 
     connection: Connection
     deliveries: Sequence[Delivery]
+    machines: Sequence[tuple[Delivery, Instance]] = ()
+    """Of those deliveries, the ones to machines that there still are."""
 
 
 async def list_connections(services: Services, principal: Principal) -> list[ConnectionView]:
     """All connections of the user, disconnected ones with their receipts."""
     async with services.database.reading() as tx:
         found = await tx.integrations.list(tenant_id=principal.tenant_id, user_id=principal.user_id)
-        return [await view_of(tx, connection) for connection in found]
+        return await _views_of(tx, found)
 
 
 async def view_of(tx: Transaction, connection: Connection) -> ConnectionView:
     """The connection with its deliveries."""
-    deliveries = await tx.deliveries.for_subject(
-        tenant_id=connection.tenant_id, subject=connection.id
+    (view,) = await _views_of(tx, [connection])
+    return view
+
+
+async def _views_of(tx: Transaction, connections: Sequence[Connection]) -> list[ConnectionView]:
+    """The connections, all of one user, with their deliveries."""
+    if not connections:
+        return []
+    rows = await tx.deliveries.of_user(
+        tenant_id=connections[0].tenant_id,
+        user_id=connections[0].user_id,
+        subjects=[connection.id for connection in connections],
     )
-    return ConnectionView(connection=connection, deliveries=deliveries)
+    views = []
+    for connection in connections:
+        mine = [pair for pair in rows if pair[0].subject == connection.id]
+        views.append(
+            ConnectionView(
+                connection=connection,
+                deliveries=[row for row, _ in mine],
+                machines=[pair for pair in mine if pair[1].state in delivery.ALIVE],
+            )
+        )
+    return views
 
 
 async def find_connection(tx: Transaction, principal: Principal, provider: str) -> Connection:

@@ -14,11 +14,10 @@ from datetime import datetime
 from aura_control.db.connection import Connection
 from aura_control.db.models import Agent, ConnectionState, Delivery, DeliveryOp, Instance
 from aura_control.db.models import InstanceState as S
-from aura_control.db.outbox import Key, Receipt
+from aura_control.db.outbox import Key
 from aura_control.db.transaction import Transaction
 from aura_control.services.surroundings import EVERY_INTEGRATION, Surroundings
 from aura_core.skills import VmSkillManifest, skill_digest
-from aura_core.wire import Ack
 
 __all__ = [
     "ALIVE",
@@ -37,8 +36,6 @@ __all__ = [
     "reconcile_credentials",
     "reconcile_skills",
     "skill_fingerprint",
-    "take_ack",
-    "take_acks",
 ]
 
 POLICY = "policy"
@@ -240,41 +237,6 @@ async def catch_up(
             tenant_id=instance.tenant_id, instance_id=instance.id
         )
     return lacking(rows, observed)
-
-
-async def take_ack(tx: Transaction, *, instance: Instance, ack: Ack) -> bool:
-    """Takes in a verified acknowledgement of the machine's own; whether it now holds what it
-    should of the subject."""
-    (settled,) = await take_acks(tx, [(instance, ack)])
-    return settled
-
-
-async def take_acks(tx: Transaction, acks: Sequence[tuple[Instance, Ack]]) -> Sequence[bool]:
-    """:func:`take_ack` for many machines at once, in order."""
-    receipts = [
-        Receipt(
-            key=Key(instance.id, ack.connection_id),
-            tenant_id=instance.tenant_id,
-            revision=ack.revision,
-            digest=ack.digest,
-        )
-        for instance, ack in acks
-    ]
-    outcomes = await tx.deliveries.acknowledge(receipts)
-    for (instance, ack), outcome in zip(acks, outcomes, strict=True):
-        if outcome.settled and outcome.changed and outcome.op is not None:
-            tx.events.append(
-                tenant_id=instance.tenant_id,
-                agent_id=instance.agent_id,
-                instance_id=instance.id,
-                kind="delivery.acknowledged",
-                data={
-                    "subject": ack.connection_id,
-                    "op": outcome.op.value,
-                    "revision": ack.revision,
-                },
-            )
-    return [outcome.settled for outcome in outcomes]
 
 
 def lacking(rows: Collection[Delivery], observed: Mapping[str, int]) -> tuple[str, ...]:

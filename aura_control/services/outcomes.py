@@ -11,7 +11,7 @@ from aura_control.db.models import Delivery, Instance
 from aura_control.db.outbox import Key, Setback
 from aura_control.db.transaction import Transaction
 from aura_control.ports import Workflows
-from aura_control.services.delivery import take_acks
+from aura_control.services.acknowledging import take_acks
 from aura_control.services.heartbeats import tell_progress
 from aura_core.errors import RevisionConflict, StaleRevision
 from aura_core.wire import Ack

@@ -149,7 +149,7 @@ class Agents(Repository):
             AgentIntegration.agent_id.in_(agent_ids)
         )
         found: dict[str, set[str]] = {agent_id: set() for agent_id in agent_ids}
-        for agent_id, provider in (await self._session.execute(query)):
+        for agent_id, provider in await self._session.execute(query):
             found[agent_id].add(provider)
         return found
 

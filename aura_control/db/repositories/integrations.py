@@ -114,6 +114,7 @@ class Integrations(Refreshes):
             revision=slot.revision,
             envelope_digest=digest,
         )
+        await self._announce(tenant_id, slot.connection_id, "connected")
         return await self.by_id(tenant_id=tenant_id, connection_id=slot.connection_id)
 
     async def mark(
@@ -147,6 +148,7 @@ class Integrations(Refreshes):
             await self._audit(
                 tenant_id, connection_id, f"connection.{state.value}", actor, reason=reason
             )
+            await self._announce(tenant_id, connection_id, state.value, reason=reason)
         return done
 
     async def disconnect(
@@ -189,6 +191,7 @@ class Integrations(Refreshes):
                 envelope_digest=digest,
                 receipt=dict(receipt),
             )
+            await self._announce(tenant_id, connection_id, "disconnected")
         return done
 
     async def rewrap(

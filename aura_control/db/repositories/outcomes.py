@@ -150,7 +150,7 @@ class Outcomes(Repository):
                 .order_by(Delivery.instance_id, Delivery.subject)
                 .with_for_update()
             )
-            for row in (await self._session.execute(query)):
+            for row in await self._session.execute(query):
                 tenant_id, instance_id, subject, op, desired, acked, digest = row
                 state = _State(op=op, desired=desired, acked=acked, digest=digest)
                 found[tenant_id, instance_id, subject] = state
