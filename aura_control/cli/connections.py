@@ -1,4 +1,4 @@
-"""``aura connections``: the connected accounts, what machines hold of them, what happens to them."""
+"""``aura connections``: what is connected, what machines hold of it, what happens to it."""
 
 from __future__ import annotations
 
