@@ -45,7 +45,9 @@ async def _measure(count: int, rounds: int) -> Sequence[Figure]:
     directory = Path(tempfile.mkdtemp(prefix="aura-"))
     try:
         async with AsyncExitStack() as stack:
-            outbox = await stack.enter_async_context(Outbox.opened(directory, count))
+            outbox = await stack.enter_async_context(
+                Outbox.opened(f"sqlite:///{directory / 'aura.db'}", count)
+            )
             await stack.enter_async_context(_fleet(directory, outbox))
             bare = await stack.enter_async_context(bare_process(directory))
             http = await stack.enter_async_context(_client())

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from importlib.metadata import EntryPoint
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,7 +26,7 @@ from aura_control.db.models import InstanceState as S
 from aura_control.db.schema import migrate
 from aura_control.db.transaction import Transaction
 from aura_control.services import delivery
-from aura_control.services.deliverer import OutboxDeliverer
+from aura_control.services.deliverer import OutboxDeliverer, Pace
 from aura_control.services.enrolment import hashed
 from aura_control.services.keys import Vault
 from aura_control.services.providers import Providers, auth_id
@@ -50,7 +49,7 @@ _SECONDS = 120.0
 class Outbox:
     """One user with one connection and many agents, each with a machine."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, machines: VmdClient, pace: Pace) -> None:
         self.vault = Vault(Keyring.generate(), ControlKeys.generate())
         self._published = asyncio.Event()
         self.database = Database.open(
@@ -65,24 +64,31 @@ class Outbox:
             registry=registry, http=self._http, clients=RegisteredClients(_CLIENT), clock=utc_now
         )
         self._skills = Skills(registry)
-        self._machines = VmdClient()
-        self._deliverer = OutboxDeliverer(
+        self._machines = machines
+        self._pace = pace
+        self.deliverer = self.another_deliverer()
+        self._instances: list[Instance] = []
+
+    def another_deliverer(self) -> OutboxDeliverer:
+        """As in another process with the same database."""
+        return OutboxDeliverer(
             database=self.database,
             sealer=Sealer(vault=self.vault, providers=self._providers, skills=self._skills),
             vault=self.vault,
             machines=self._machines,
             workflows=_Nobody(),
             clock=utc_now,
+            pace=self._pace,
         )
-        self._instances: list[Instance] = []
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, directory: Path, count: int) -> AsyncIterator[Outbox]:
-        """With ``count`` machines that have not joined yet."""
-        url = f"sqlite:///{directory / 'aura.db'}"
+    async def opened(
+        cls, url: str, count: int, *, machines: VmdClient | None = None, pace: Pace | None = None
+    ) -> AsyncIterator[Outbox]:
+        """With ``count`` machines that have not joined yet, in the empty database ``url``."""
         await migrate(url)
-        outbox = cls(url)
+        outbox = cls(url, machines=machines or VmdClient(), pace=pace or Pace())
         try:
             await outbox._populate(count)
             yield outbox
@@ -185,25 +191,32 @@ class Outbox:
     @asynccontextmanager
     async def delivering(self) -> AsyncIterator[None]:
         """The deliverer runs, as in any process of the control plane."""
-        task = asyncio.create_task(self._deliverer.run())
+        task = asyncio.create_task(self.deliverer.run())
         try:
             yield
         finally:
-            await self._deliverer.close()
+            await self.deliverer.close()
             await task
 
     async def renewed_everywhere(self) -> float:
         """Milliseconds from new tokens to the last machine's receipt."""
         began = time.perf_counter_ns()
+        await self.renew()
+        await self.held_by_all_but(0)
+        return (time.perf_counter_ns() - began) / 1e6
+
+    async def renew(self) -> None:
+        """New tokens, wanted on every machine."""
         async with self.database.transaction() as tx:
             before = await tx.integrations.by_id(**self._who, connection_id=self._connection.id)
             await self._renew(tx, before)
-        self._deliverer.wake()
+        self.deliverer.wake()
+
+    async def held_by_all_but(self, rest: int) -> None:
+        """Waits until only so many machines lack what they should hold."""
         async with asyncio.timeout(_SECONDS):
-            while await self._lacking():
-                self._published.clear()
+            while await self._lacking() > rest:
                 await self._published.wait()
-        return (time.perf_counter_ns() - began) / 1e6
 
     async def _renew(self, tx: Transaction, before: Connection) -> None:
         revision = tx.integrations.next_revision(before.revision)
@@ -225,7 +238,7 @@ class Outbox:
         after = await tx.integrations.by_id(**self._who, connection_id=before.id)
         await delivery.desire_credential(tx, connection=after, now=tx.now)
 
-    async def _lacking(self) -> bool:
+    async def _lacking(self) -> int:
         self._published.clear()
         async with self.database.reading() as tx:
             query = text(
@@ -233,7 +246,7 @@ class Outbox:
                 " AND (acked_revision IS NULL OR acked_revision < desired_revision)"
             )
             found = await tx.session.execute(query, {"subject": self._connection.id})
-            return bool(found.scalar_one())
+            return int(found.scalar_one())
 
     async def sealed_apart(self) -> Sequence[tuple[str, bytes]]:
         """Addresses and new messages, as large as those of the deliverer, that it knows nothing

@@ -81,6 +81,7 @@ def watch(data_dir: DataDir = None) -> None:
     """Follow what happens to the connections, from now on, until interrupted."""
     output = Output(as_json=False)
     with remote(data_dir, output).events("/api/events") as events:
+        output.line("following; interrupt to end")
         for _, kind, data in events:
             if kind == "gap":
                 output.line("some events are no longer kept: see 'aura connections list'")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import CursorResult, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.sql.dml import Delete, Update
+from sqlalchemy.sql.dml import Delete, Insert, Update
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from aura_control.db.columns import Base
@@ -57,8 +57,8 @@ class Repository:
         )
         return cast("CursorResult[Any]", result).rowcount
 
-    async def _many(self, statement: Update, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Runs an UPDATE of a table once for each row of values, as one round trip."""
+    async def _many(self, statement: Insert | Update, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Runs an INSERT or UPDATE once for each row of values, as one round trip."""
         if rows:
             connection = await self._session.connection()
             await connection.execute(statement, [*rows])

@@ -98,10 +98,9 @@ class Outbox(Outcomes):
             }
             for instance in sorted(instances, key=lambda one: one.id)
         ]
-        returned = await self._session.execute(
-            statement.returning(Delivery.instance_id, Delivery.desired_revision), rows
-        )
-        revisions: dict[str, int] = dict(returned.all())
+        # RETURNING would make it one statement for each row on SQLite; the rows are locked now.
+        await self._many(statement, rows)
+        revisions = await self._revisions([Key(one.id, subject) for one in instances])
         for instance in instances:
             await self._journal.audit(
                 instance.tenant_id,
@@ -112,6 +111,14 @@ class Outbox(Outcomes):
                 metadata={"instance_id": instance.id, "revision": revisions[instance.id]},
             )
         return revisions
+
+    async def _revisions(self, keys: Sequence[Key]) -> Mapping[str, int]:
+        """The wanted revisions, by instance."""
+        found: dict[str, int] = {}
+        for page in pages(keys):
+            query = select(Delivery.instance_id, Delivery.desired_revision).where(among(page))
+            found |= dict((await self._session.execute(query)).all())
+        return found
 
     async def due(
         self,
