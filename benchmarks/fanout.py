@@ -12,21 +12,19 @@ and shares two processors with the sender.
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from aura_control.services.deliverer import Pace
 from benchmarks.measuring import Effort, Figure, by_turns_async, figure
-from benchmarks.outbox import GATEWAY_TOKEN, Outbox
-from benchmarks.processes import bare_process, running
+from benchmarks.outbox import GATEWAY_TOKEN, Outbox, joined
+from benchmarks.processes import bare_process
 
 __all__ = ["measure"]
 
@@ -48,7 +46,7 @@ async def _measure(count: int, rounds: int) -> Sequence[Figure]:
             outbox = await stack.enter_async_context(
                 Outbox.opened(f"sqlite:///{directory / 'aura.db'}", count)
             )
-            await stack.enter_async_context(_fleet(directory, outbox))
+            await stack.enter_async_context(joined(directory, outbox))
             bare = await stack.enter_async_context(bare_process(directory))
             http = await stack.enter_async_context(_client())
             await stack.enter_async_context(outbox.delivering())
@@ -76,22 +74,6 @@ async def _measure(count: int, rounds: int) -> Sequence[Figure]:
             bare=handlers,
         ),
     ]
-
-
-@asynccontextmanager
-async def _fleet(directory: Path, outbox: Outbox) -> AsyncIterator[None]:
-    keys = outbox.vault.signing
-    plan = {
-        "control_public_keys": {keys.signer_kid: outbox.public_key},
-        "token": GATEWAY_TOKEN,
-        "instances": outbox.instance_ids,
-    }
-    (directory / "fleet.json").write_text(json.dumps(plan))
-    command = ("-m", "benchmarks.fleet", str(directory))
-    async with running(*command, environment={}, directory=directory):
-        joined: Mapping[str, Any] = json.loads((directory / "joined.json").read_text())
-        await outbox.enrol(joined)
-        yield
 
 
 @asynccontextmanager

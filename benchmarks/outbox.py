@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -36,8 +37,9 @@ from aura_core.crypto import Keyring
 from aura_core.encoding import b64url, unb64url
 from aura_core.registry import Registry
 from aura_core.wire import ControlKeys, PushHeader, seal_push
+from benchmarks.processes import running
 
-__all__ = ["GATEWAY_TOKEN", "Outbox"]
+__all__ = ["GATEWAY_TOKEN", "Outbox", "joined"]
 
 GATEWAY_TOKEN = "gateway-token-of-a-benchmark-0123456789"
 
@@ -100,10 +102,6 @@ class Outbox:
     @property
     def instance_ids(self) -> Sequence[str]:
         return [instance.id for instance in self._instances]
-
-    @property
-    def public_key(self) -> str:
-        return b64url(self.vault.signing.sig_public)
 
     async def _populate(self, count: int) -> None:
         owner = await add_user(self.database, tenant_name="t", email="t@example.org")
@@ -286,6 +284,22 @@ class Outbox:
         if payload is None:
             raise RuntimeError(f"{_PROVIDER} has nothing for machines")
         return payload.model_dump_json().encode()
+
+
+@asynccontextmanager
+async def joined(directory: Path, outbox: Outbox) -> AsyncIterator[None]:
+    """A process that is all these machines (:mod:`benchmarks.fleet`), which have joined."""
+    signing = outbox.vault.signing
+    plan = {
+        "control_public_keys": {signing.signer_kid: b64url(signing.sig_public)},
+        "token": GATEWAY_TOKEN,
+        "instances": outbox.instance_ids,
+    }
+    (directory / "fleet.json").write_text(json.dumps(plan))
+    command = ("-m", "benchmarks.fleet", str(directory))
+    async with running(*command, environment={}, directory=directory):
+        await outbox.enrol(json.loads((directory / "joined.json").read_text()))
+        yield
 
 
 class _Nobody:

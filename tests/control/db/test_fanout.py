@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from sqlalchemy import Engine, event
 from aura_control.clients.vmd import VmdClient
 from aura_control.services.deliverer import Pace
 from aura_core.encoding import b64url
-from benchmarks.outbox import GATEWAY_TOKEN, Outbox
+from benchmarks.outbox import GATEWAY_TOKEN, Outbox, joined
 from tests.control.machines.vm import Clockwork, Network, Vm
 
 PATIENT = Pace(patience=60.0, slow_patience=60.0, drain=0.1)
@@ -87,6 +88,23 @@ async def test_every_machine_gets_it_once(empty_url: str) -> None:
         assert len(revisions(network)) == 1
         await outbox.renewed_everywhere()
         assert network.received() == [2] * 30
+
+
+async def test_real_daemons_get_it_at_once_and_not_when_somebody_looks_again(
+    empty_url: str,
+) -> None:
+    """Over real connections into another process, by the wake of whoever refreshed: nothing here
+    looks again within the hour."""
+    pace = replace(PATIENT, idle=3600.0)
+    with tempfile.TemporaryDirectory(prefix="aura-") as folder:
+        async with (
+            Outbox.opened(empty_url, 10, pace=pace) as outbox,
+            joined(Path(folder), outbox),
+            outbox.delivering(),
+        ):
+            for _ in range(3):
+                await outbox.renewed_everywhere()
+            assert len([*Path(folder).glob("*/messages/*.json")]) == 10
 
 
 async def test_two_processes_share_the_work_and_double_none(empty_url: str) -> None:
