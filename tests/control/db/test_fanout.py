@@ -77,6 +77,10 @@ async def fleet(url: str, count: int, pace: Pace) -> AsyncIterator[tuple[Outbox,
             yield outbox, network
 
 
+def _files(folder: Path) -> list[Path]:
+    return [*folder.glob("*/messages/*.json")]
+
+
 def revisions(network: Fleet) -> set[int]:
     return {held.revision for vm in network.vms.values() for held in vm.held.values()}
 
@@ -104,7 +108,8 @@ async def test_real_daemons_get_it_at_once_and_not_when_somebody_looks_again(
         ):
             for _ in range(3):
                 await outbox.renewed_everywhere()
-            assert len([*Path(folder).glob("*/messages/*.json")]) == 10
+        held = await asyncio.to_thread(_files, Path(folder))
+    assert len(held) == 10
 
 
 async def test_two_processes_share_the_work_and_double_none(empty_url: str) -> None:
