@@ -99,7 +99,8 @@ def _facts(connection: dict[str, Any], now: datetime) -> list[tuple[str, str]]:
         facts.append(("account", account(connection)))
     if state == "disconnected":
         return facts
-    facts.append(("scopes", " ".join(connection["scopes"]) or "none are named"))
+    scopes = connection["scopes"] or ["none are named"]
+    facts += [("" if number else "scopes", scope) for number, scope in enumerate(scopes)]
     facts.append(("expires", _when(connection["token_expiry"], now) or "never"))
     if connection["renews_at"]:
         facts.append(("renewed", _when(connection["renews_at"], now)))

@@ -101,7 +101,8 @@ def test_a_connection_is_shown_with_what_its_machines_hold(run: Run) -> None:
     assert run("agents", "create", "robin").code == 0
     connection = run("connections", "show", "weather", "--json").document
     (machine,) = connection["machines"]
-    assert (machine["state"], machine["acked_revision"]) == ("held", machine["desired_revision"])
+    # No skill uses the weather, so it belongs on no machine; this one said that it is not there.
+    assert (machine["state"], machine["acked_revision"]) == ("wiped", machine["desired_revision"])
     said = run("connections", "show", "weather", COLUMNS="80")
     assert max(len(line) for line in said.out.splitlines()) <= 80
     for words in ("state", "connected", "to do", "expires", "never", machine["agent_id"][:8]):
