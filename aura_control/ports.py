@@ -91,7 +91,7 @@ class Workflows(Protocol):
 
 
 class Watch(Protocol):
-    """One follower of an agent's events."""
+    """One follower of a user's or an agent's events."""
 
     async def wait(self, timeout: float) -> bool:  # noqa: ASYNC109 - keep-alives
         """Waits for what was notified since the last ``wait``, at most ``timeout`` seconds;
@@ -100,7 +100,7 @@ class Watch(Protocol):
 
 
 class Notifier(Protocol):
-    """Wakes those in this process who follow an agent's events."""
+    """Wakes those in this process who follow a user's or an agent's events."""
 
     @property
     def closed(self) -> bool:
@@ -111,10 +111,11 @@ class Notifier(Protocol):
         """The control plane stops: all followers should end; returns at once."""
         ...
 
-    def notify(self, agent_id: str) -> None:
+    def notify(self, followed: str) -> None:
         """There are new events; returns at once."""
         ...
 
-    def watch(self, agent_id: str) -> AbstractContextManager[Watch]:
-        """Follows the agent inside the block: nothing that is notified from then on is missed."""
+    def watch(self, followed: str) -> AbstractContextManager[Watch]:
+        """Follows the user or agent (id) inside the block: nothing that is notified from then
+        on is missed."""
         ...

@@ -31,6 +31,7 @@ def routes() -> list[BaseRoute]:
             integrations.validate_integration,
             methods=["POST"],
         ),
+        Route("/api/events", events.watch_user, methods=["GET"]),
         Route("/api/agents", agents.list_agents, methods=["GET"]),
         Route("/api/agents", agents.create_agent, methods=["POST"]),
         Route("/api/agents/{id}", agents.get_agent, methods=["GET"]),

@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     heartbeat_seconds: Annotated[int, Field(ge=1, le=3600)] = 15
     join_seconds: Annotated[int, Field(ge=60, le=86400)] = 900
     """How long a new machine has to enrol."""
+    event_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    """How long events are kept for those who come back and read on (days). The audit log has a
+    time of its own."""
     default_compute: str = "local"
     default_runtime: str = "basic"
 

@@ -1,15 +1,19 @@
-"""``GET /api/agents/{id}/events``: what happens to an agent, as server-sent events.
+"""What happens, as server-sent events: ``GET /api/events`` to all that is the user's, and
+``GET /api/agents/{id}/events`` to one agent.
 
 The events come out of the database, so a watcher misses nothing and can go on after a broken
 connection from the last id that it saw (WHATWG HTML §9.2.5, ``Last-Event-ID``). The notifier only
-makes it immediate; an event that another process committed is seen at the next keep-alive.
+makes it immediate; what another process committed is seen when the database is asked again. Old
+events are deleted: whoever comes back after that is told by the event ``gap``, and should look at
+how things are now.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -26,14 +30,21 @@ if TYPE_CHECKING:
     from aura_control.composition import Services
     from aura_control.principal import Principal
 
-__all__ = ["watch_agent"]
+__all__ = ["watch_agent", "watch_user"]
+
+_POLL = 2.0
+"""Seconds after which the database is asked again for what other processes committed."""
 
 _KEEP_ALIVE = 10.0
 _ID = re.compile(r"[0-9]{1,15}", re.ASCII)
 
+Read = Callable[[Transaction, int], Awaitable[tuple[Sequence[Event], bool]]]
+"""The events after an id, and whether others may still come."""
+
 
 async def watch_agent(request: Request) -> StreamingResponse:
-    """All events after ``Last-Event-ID`` (from the beginning without one), then those to come.
+    """All events of the agent after ``Last-Event-ID`` (from the oldest kept without one), then
+    those to come.
 
     The stream ends when the agent is gone, when the control plane stops, and when the watcher
     does.
@@ -44,8 +55,45 @@ async def watch_agent(request: Request) -> StreamingResponse:
     last_id = _last_id(request)
     async with services.database.reading() as tx:
         await own(tx, principal, agent_id)
+
+    async def read(tx: Transaction, after: int) -> tuple[Sequence[Event], bool]:
+        events = await tx.events.after(
+            tenant_id=principal.tenant_id, agent_id=agent_id, last_id=after
+        )
+        return events, await _exists(tx, principal, agent_id)
+
+    return _streaming(_stream(services, agent_id, read, last_id))
+
+
+async def watch_user(request: Request) -> StreamingResponse:
+    """All events of the user's connections and agents after ``Last-Event-ID``, then those to
+    come; without one, only those to come. ``0`` is before the oldest.
+
+    The stream ends when the control plane stops, and when the watcher does.
+    """
+    principal = await authenticate(request)
+    await read_nothing(request)
+    services = services_of(request)
+    if "last-event-id" in request.headers:
+        last_id = _last_id(request)
+    else:
+        async with services.database.reading() as tx:
+            last_id = await tx.events.newest(
+                tenant_id=principal.tenant_id, user_id=principal.user_id
+            )
+
+    async def read(tx: Transaction, after: int) -> tuple[Sequence[Event], bool]:
+        events = await tx.events.of_user(
+            tenant_id=principal.tenant_id, user_id=principal.user_id, last_id=after
+        )
+        return events, True
+
+    return _streaming(_stream(services, principal.user_id, read, last_id))
+
+
+def _streaming(stream: AsyncIterator[str]) -> StreamingResponse:
     return StreamingResponse(
-        _stream(services, principal, agent_id, last_id),
+        stream,
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
@@ -62,24 +110,36 @@ def _last_id(request: Request) -> int:
 
 
 async def _stream(
-    services: Services, principal: Principal, agent_id: str, last_id: int
+    services: Services, followed: str, read: Read, last_id: int
 ) -> AsyncIterator[str]:
-    yield "retry: 1000\n\n"
+    # The id comes first, without an event: whoever is cut off before the first event can read on.
+    yield f"retry: 1000\nid: {last_id}\n\n"
+    loop = asyncio.get_running_loop()
     # Watching begins before the first reading: what is committed in between wakes the waiting.
-    with services.events.watch(agent_id) as watch:
+    with services.events.watch(followed) as watch:
+        if last_id and await _pruned(services, last_id):
+            yield f"id: {last_id}\nevent: gap\ndata: {json.dumps({'after': last_id})}\n\n"
+        said = loop.time()
         while not services.events.closed:
             async with services.database.reading() as tx:
-                events = await tx.events.after(
-                    tenant_id=principal.tenant_id, agent_id=agent_id, last_id=last_id
-                )
-                gone = not await _exists(tx, principal, agent_id)
+                events, more = await read(tx, last_id)
             for event in events:
                 last_id = event.id
                 yield _block(event)
-            if gone and not events:
+            if events:
+                said = loop.time()
+                continue
+            if not more:
                 return
-            if not events and not await watch.wait(_KEEP_ALIVE):
+            if loop.time() - said >= _KEEP_ALIVE:
+                said = loop.time()
                 yield ": keep-alive\n\n"
+            await watch.wait(_POLL)
+
+
+async def _pruned(services: Services, last_id: int) -> bool:
+    async with services.database.reading() as tx:
+        return await tx.events.pruned_after(last_id)
 
 
 async def _exists(tx: Transaction, principal: Principal, agent_id: str) -> bool:
@@ -92,6 +152,11 @@ async def _exists(tx: Transaction, principal: Principal, agent_id: str) -> bool:
 
 def _block(event: Event) -> str:
     """One event; JSON holds no line break, so it is one line."""
-    data = {**event.data, "at": event.at.isoformat(), "instance_id": event.instance_id}
+    data = {
+        **event.data,
+        "at": event.at.isoformat(),
+        "agent_id": event.agent_id,
+        "instance_id": event.instance_id,
+    }
     text = json.dumps(data, separators=(",", ":"))
     return f"id: {event.id}\nevent: {event.kind}\ndata: {text}\n\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, JsonValue
 from starlette.requests import Request
@@ -19,6 +19,7 @@ from aura_control.api.request import (
     read_nothing,
     services_of,
 )
+from aura_control.db.models import Delivery, DeliveryOp, Instance
 from aura_control.services.authorization import Wish
 from aura_control.services.connections import (
     ConnectionView,
@@ -27,8 +28,12 @@ from aura_control.services.connections import (
     validate_connection,
 )
 from aura_control.services.disconnect import disconnect
+from aura_control.services.lifetime import renews_at
 from aura_control.services.links import make_link
 from aura_control.services.receipts import receipt_of
+
+if TYPE_CHECKING:
+    from aura_control.composition import Services
 
 __all__ = [
     "connect_by_fields",
@@ -61,7 +66,8 @@ async def list_integrations(request: Request) -> Response:
     principal = await authenticate(request)
     await read_nothing(request)
     views = await list_connections(services_of(request), principal)
-    return JSONResponse({"integrations": [_connection(view) for view in views]})
+    services = services_of(request)
+    return JSONResponse({"integrations": [_connection(services, view) for view in views]})
 
 
 async def connect_by_fields(request: Request) -> Response:
@@ -84,7 +90,7 @@ async def connect_by_fields(request: Request) -> Response:
         variables=body.variables,
         agent_id=body.agent_id,
     )
-    return JSONResponse(_connection(view), status_code=201)
+    return JSONResponse(_connection(services_of(request), view), status_code=201)
 
 
 async def link_integration(request: Request) -> Response:
@@ -120,9 +126,10 @@ async def disconnect_integration(request: Request) -> Response:
     return JSONResponse(receipt_of(view))
 
 
-def _connection(view: ConnectionView) -> dict[str, Any]:
+def _connection(services: Services, view: ConnectionView) -> dict[str, Any]:
     connection = view.connection
     expiry, since = connection.token_expiry, connection.connected_at
+    renewal = renews_at(services.registry, connection)
     return {
         "id": connection.id,
         "provider": connection.provider,
@@ -133,8 +140,27 @@ def _connection(view: ConnectionView) -> dict[str, Any]:
         "scopes": list(connection.scopes),
         "metadata": dict(connection.metadata),
         "token_expiry": expiry.isoformat() if expiry else None,
+        "renews_at": renewal.isoformat() if renewal else None,
         "connected_at": since.isoformat() if since else None,
         "updated_at": connection.updated_at.isoformat(),
         "revision": connection.revision,
         "receipt": receipt_of(view),
+        "machines": [_machine(row, instance) for row, instance in view.machines],
+    }
+
+
+def _machine(row: Delivery, instance: Instance) -> dict[str, Any]:
+    """What one machine should hold of the connection, and what it proved to hold."""
+    state = "pending"
+    if row.acked_revision == row.desired_revision:
+        state = "held" if row.op is DeliveryOp.PUT else "wiped"
+    return {
+        "instance_id": row.instance_id,
+        "agent_id": instance.agent_id,
+        "state": state,
+        "desired_revision": row.desired_revision,
+        "acked_revision": row.acked_revision,
+        "acked_at": row.acked_at.isoformat() if row.acked_at else None,
+        "attempts": row.attempts,
+        "last_error": row.last_error if state == "pending" else None,
     }

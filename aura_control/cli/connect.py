@@ -1,4 +1,4 @@
-"""``aura connect`` and ``aura connections``: link an account, look, disconnect."""
+"""``aura connect`` and ``aura connections disconnect``: link an account, and end it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from aura_control.cli.output import ExitCode, Output
 from aura_control.cli.remote import Remote
 from aura_control.cli.where import DataDir, remote
 
-__all__ = ["connect", "connections"]
+__all__ = ["account", "connect", "disconnect", "find", "print_receipt"]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-
-connections = typer.Typer(no_args_is_help=True, help="The accounts that are connected.")
 
 
 def connect(
@@ -44,7 +42,7 @@ def connect(
         connection = _by_fields(api, output, provider, agent, entry["auth"][0], field or [])
     output.document(connection)
     if not as_json:
-        output.line(f"{provider}: {_account(connection)}", lead="connected", style="green")
+        output.line(f"{provider}: {account(connection)}", lead="connected", style="green")
 
 
 def _provider(api: Remote, output: Output, provider: str) -> dict[str, Any]:
@@ -63,7 +61,7 @@ def _provider(api: Remote, output: Output, provider: str) -> dict[str, Any]:
 def _by_browser(
     api: Remote, output: Output, provider: str, agent: str | None, browser: bool, wait: int
 ) -> Any:
-    before = (_find(api, provider) or {}).get("connected_at")
+    before = (find(api, provider) or {}).get("connected_at")
     body = {} if agent is None else {"agent_id": agent}
     link = api.call("POST", f"/api/integrations/{provider}/link", json=body)
     output.line("Open this address in your browser, and continue there; it works once:")
@@ -73,7 +71,7 @@ def _by_browser(
     deadline = time.monotonic() + wait
     with output.console.status("waiting for the browser"):
         while time.monotonic() < deadline:
-            now = _find(api, provider)
+            now = find(api, provider)
             if now and now["state"] == "connected" and now["connected_at"] != before:
                 return now
             time.sleep(1.0)  # a person is clicking; nothing else tells when they are done
@@ -101,40 +99,20 @@ def _by_fields(
         return api.call("POST", f"/api/integrations/{provider}", json=body)
 
 
-def _find(api: Remote, provider: str) -> dict[str, Any] | None:
+def find(api: Remote, provider: str) -> dict[str, Any] | None:
+    """The user's connection to the provider, as the control plane answers it."""
     for connection in api.call("GET", "/api/integrations")["integrations"]:
         if connection["provider"] == provider:
             return dict(connection)
     return None
 
 
-def _account(connection: dict[str, Any]) -> str:
+def account(connection: dict[str, Any]) -> str:
+    """What a person knows the account by; empty where the provider does not say."""
     metadata = connection.get("metadata") or {}
     return str(metadata.get("email") or metadata.get("name") or connection.get("account_id") or "")
 
 
-@connections.command("list")
-def list_(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List the connections and their states."""
-    output = Output(as_json=as_json)
-    answer = remote(data_dir, output).call("GET", "/api/integrations")
-    output.document(answer)
-    output.table(
-        ["PROVIDER", "STATE", "ACCOUNT", "EXPIRES", "REASON"],
-        [
-            [
-                row["provider"],
-                row["state"],
-                _account(row),
-                str(row.get("token_expiry") or "never"),
-                str(row.get("reason") or ""),
-            ]
-            for row in answer["integrations"]
-        ],
-    )
-
-
-@connections.command()
 def disconnect(provider: str, data_dir: DataDir = None, as_json: Json = False) -> None:
     """Revoke at the provider, wipe the machines, and print the receipt."""
     output = Output(as_json=as_json)

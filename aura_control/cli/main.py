@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from aura_control.cli import agents, compose, connect, doctor, plugins, serve, tenants, users
+from aura_control.cli import (
+    agents,
+    compose,
+    connect,
+    connections,
+    doctor,
+    plugins,
+    serve,
+    tenants,
+    users,
+)
 
 __all__ = ["build"]
 
@@ -25,7 +35,7 @@ def build() -> typer.Typer:
     app.command()(connect.connect)
     app.command()(compose.compose)
     app.command()(doctor.doctor)
-    app.add_typer(connect.connections, name="connections")
+    app.add_typer(connections.app, name="connections")
     app.add_typer(agents.app, name="agents")
     app.add_typer(plugins.app, name="plugins")
     app.add_typer(tenants.app, name="tenants")

@@ -26,6 +26,9 @@ from aura_core.errors import (
 __all__ = ["VmdClient"]
 
 _TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+"""The deliverer bounds how many there are: a limit here would make messages to living machines wait
+for dead ones. None is kept: the daemon closes each, and the next message comes in an hour."""
 _LARGEST_ANSWER = 64 * 1024
 _REFUSALS: dict[int, type[AuraError]] = {
     400: MalformedMessage,
@@ -47,7 +50,11 @@ class VmdClient:
 
     def __init__(self, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._http = httpx.AsyncClient(
-            timeout=_TIMEOUT, follow_redirects=False, trust_env=False, transport=transport
+            timeout=_TIMEOUT,
+            limits=_LIMITS,
+            follow_redirects=False,
+            trust_env=False,
+            transport=transport,
         )
 
     async def aclose(self) -> None:

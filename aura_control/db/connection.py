@@ -72,6 +72,11 @@ class Connection:
     _tokens: SealedTokens = field(repr=False)
     _digest: str | None = field(repr=False)
 
+    @property
+    def renewable(self) -> bool:
+        """Whether there is something stored that renews the access."""
+        return self._tokens.refresh_token is not None
+
     def envelope(self) -> SealedTokens:
         """The sealed tokens, none after disconnecting.
 

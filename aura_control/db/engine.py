@@ -148,13 +148,13 @@ class Database:
         *,
         audit_key: AuditKey,
         clock: Callable[[], datetime] = utc_now,
-        published: Callable[[str], None] = lambda agent_id: None,
+        published: Callable[[str], None] = lambda followed: None,
     ) -> Database:
         """Opens ``url`` (``sqlite:///file`` or ``postgresql://``); connects at first use.
 
         ``audit_key`` derives a tenant's audit key from its id and salt. ``clock`` is read once
-        for each transaction. ``published`` is called with an agent's id after each commit that
-        gave the agent events. Raises ConfigurationError.
+        for each transaction. ``published`` is called after each commit with the id of every user
+        and agent that it gave events. Raises ConfigurationError.
         """
         return cls(open_engine(url), audit_key=audit_key, clock=clock, published=published)
 
@@ -212,8 +212,8 @@ class Database:
             tx = Transaction(session, now=self._clock(), audit_key=self._audit_key)
             yield tx
             await tx.journal.flush()
-        for agent_id in tx.journal.watched:
-            self._published(agent_id)
+        for followed in tx.journal.watched:
+            self._published(followed)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Transaction]:

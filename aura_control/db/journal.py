@@ -56,7 +56,7 @@ class Journal:
         self._entries: list[_Entry] = []
         self._events: list[dict[str, Any]] = []
         self.watched: set[str] = set()
-        """Agents (ids) that got events."""
+        """Users and agents (ids) that got events."""
 
     @property
     def pending(self) -> bool:
@@ -95,16 +95,18 @@ class Journal:
         self,
         tenant_id: str,
         *,
-        agent_id: str,
+        user_id: str,
         kind: str,
         data: Mapping[str, Any],
+        agent_id: str | None = None,
         instance_id: str | None = None,
     ) -> None:
-        """Adds an event for the agent's watchers."""
-        self.watched.add(agent_id)
+        """Adds an event for those who follow the user, or the agent if it is about one."""
+        self.watched |= {user_id} if agent_id is None else {user_id, agent_id}
         self._events.append(
             {
                 "tenant_id": tenant_id,
+                "user_id": user_id,
                 "agent_id": agent_id,
                 "instance_id": instance_id,
                 "kind": kind,

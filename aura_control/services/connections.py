@@ -70,28 +70,46 @@ class ConnectionView:
 
     connection: Connection
     deliveries: Sequence[Delivery]
+    machines: Sequence[tuple[Delivery, Instance]] = ()
+    """Of those deliveries, the ones to machines that there still are."""
     instances: Mapping[str, Instance] = field(default_factory=dict)
-    """The machines of the deliveries, once the connection ended."""
+    """The machines of the deliveries (by id), those that are gone too."""
 
 
 async def list_connections(services: Services, principal: Principal) -> list[ConnectionView]:
     """All connections of the user, disconnected ones with their receipts."""
     async with services.database.reading() as tx:
         found = await tx.integrations.list(tenant_id=principal.tenant_id, user_id=principal.user_id)
-        return [await view_of(tx, connection) for connection in found]
+        return await _views_of(tx, found)
 
 
 async def view_of(tx: Transaction, connection: Connection) -> ConnectionView:
     """The connection with its deliveries."""
-    deliveries = await tx.deliveries.for_subject(
-        tenant_id=connection.tenant_id, subject=connection.id
+    (view,) = await _views_of(tx, [connection])
+    return view
+
+
+async def _views_of(tx: Transaction, connections: Sequence[Connection]) -> list[ConnectionView]:
+    """The connections, all of one user, with their deliveries."""
+    if not connections:
+        return []
+    rows = await tx.deliveries.of_user(
+        tenant_id=connections[0].tenant_id,
+        user_id=connections[0].user_id,
+        subjects=[connection.id for connection in connections],
     )
-    instances: Mapping[str, Instance] = {}
-    if connection.state is ConnectionState.DISCONNECTED:
-        instances = await tx.instances.by_ids(
-            tenant_id=connection.tenant_id, instance_ids=[row.instance_id for row in deliveries]
+    views = []
+    for connection in connections:
+        mine = [pair for pair in rows if pair[0].subject == connection.id]
+        views.append(
+            ConnectionView(
+                connection=connection,
+                deliveries=[row for row, _ in mine],
+                machines=[pair for pair in mine if pair[1].state in delivery.ALIVE],
+                instances={machine.id: machine for _, machine in mine},
+            )
         )
-    return ConnectionView(connection=connection, deliveries=deliveries, instances=instances)
+    return views
 
 
 async def find_connection(tx: Transaction, principal: Principal, provider: str) -> Connection:

@@ -7,16 +7,17 @@ later and may be repeated (``services.deliverer``); a machine that was not reach
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from aura_control.db.connection import Connection
 from aura_control.db.models import Agent, ConnectionState, Delivery, DeliveryOp, Instance
 from aura_control.db.models import InstanceState as S
+from aura_control.db.outbox import Key
 from aura_control.db.transaction import Transaction
+from aura_control.services.surroundings import EVERY_INTEGRATION, Surroundings
 from aura_core.skills import VmSkillManifest, skill_digest
-from aura_core.wire import Ack
 
 __all__ = [
     "ALIVE",
@@ -35,14 +36,10 @@ __all__ = [
     "reconcile_credentials",
     "reconcile_skills",
     "skill_fingerprint",
-    "take_ack",
 ]
 
 POLICY = "policy"
 SKILL_PREFIX = "skill:"
-
-EVERY_INTEGRATION = "every_integration"
-"""The key in ``agents.config`` that says that the agent uses all of its user's connections."""
 
 ALIVE = (S.REQUESTED, S.PROVISIONING, S.ENROLLING, S.RUNNING, S.SUSPENDED, S.DEGRADED)
 
@@ -82,14 +79,14 @@ async def desire_credential(tx: Transaction, *, connection: Connection, now: dat
     ``now`` is the time of the change; revisions are taken from the transaction's own clock, so
     that all rows of one transaction carry the same one.
     """
-    for instance in await _machines_using(tx, connection):
-        await tx.deliveries.desire(
-            tenant_id=connection.tenant_id,
-            instance_id=instance.id,
-            subject=connection.id,
-            op=DeliveryOp.PUT,
-            source_revision=connection.revision,
-        )
+    machines = await _machines(tx, connection.tenant_id, connection.user_id)
+    surroundings = await Surroundings.read(tx, machines)
+    await tx.deliveries.desire_on(
+        [one for one in machines if surroundings.may_use(one, connection.provider)],
+        subject=connection.id,
+        op=DeliveryOp.PUT,
+        source_revision=connection.revision,
+    )
 
 
 async def desire_deletion(tx: Transaction, *, connection: Connection, now: datetime) -> None:
@@ -99,20 +96,17 @@ async def desire_deletion(tx: Transaction, *, connection: Connection, now: datet
     machine is taken from it. A machine that failed may come back, and then it must not go on
     holding what ended meanwhile.
     """
-    for instance in await tx.instances.for_user(
+    machines = await tx.instances.for_user(
         tenant_id=connection.tenant_id, user_id=connection.user_id, states=_NOT_GONE
-    ):
-        held = await tx.deliveries.get(
-            tenant_id=connection.tenant_id, instance_id=instance.id, subject=connection.id
-        )
-        if held is not None and held.op is DeliveryOp.PUT:
-            await tx.deliveries.desire(
-                tenant_id=connection.tenant_id,
-                instance_id=instance.id,
-                subject=connection.id,
-                op=DeliveryOp.DELETE,
-                source_revision=connection.revision,
-            )
+    )
+    rows = await tx.deliveries.at([Key(one.id, connection.id) for one in machines])
+    put = {key.instance_id for key, row in rows.items() if row.op is DeliveryOp.PUT}
+    await tx.deliveries.desire_on(
+        [one for one in machines if one.id in put],
+        subject=connection.id,
+        op=DeliveryOp.DELETE,
+        source_revision=connection.revision,
+    )
 
 
 async def desire_policy(tx: Transaction, *, instance: Instance) -> None:
@@ -170,26 +164,32 @@ async def reconcile_skills(
     instance: Instance,
     wanted: Mapping[str, Skill],
     observed: Mapping[str, str],
+    rows: Sequence[Delivery] | None = None,
 ) -> None:
     """Wants the skills (by folder) that the machine lacks, and the removal of those too many.
+    ``rows`` is the machine's outbox, if the caller has just read it.
 
     ``observed`` is what the machine said (folder to digest); the user-data brought most of them,
     so only what differs is sent. What a row was made from is kept as ``source_revision``: a
     machine that reports another digest for the same skill is not sent it again and again.
     """
-    for folder, skill in wanted.items():
-        source = skill_fingerprint(skill.digest)
-        row = await _row(tx, instance, SKILL_PREFIX + folder)
-        if not _says(row, DeliveryOp.PUT, source) and observed.get(folder) != skill.digest:
-            await _desire_skill(tx, instance, folder, DeliveryOp.PUT, source)
-    rows = await tx.deliveries.for_instance(tenant_id=instance.tenant_id, instance_id=instance.id)
-    ops = {
-        row.subject.removeprefix(SKILL_PREFIX): row.op
+    if rows is None:
+        rows = await tx.deliveries.for_instance(
+            tenant_id=instance.tenant_id, instance_id=instance.id
+        )
+    known = {
+        row.subject.removeprefix(SKILL_PREFIX): row
         for row in rows
         if row.subject.startswith(SKILL_PREFIX)
     }
-    put = {folder for folder, op in ops.items() if op is DeliveryOp.PUT}
-    for folder in sorted((put | (observed.keys() - ops.keys())) - wanted.keys()):
+    for folder, skill in wanted.items():
+        source = skill_fingerprint(skill.digest)
+        if observed.get(folder) != skill.digest and not _says(
+            known.get(folder), DeliveryOp.PUT, source
+        ):
+            await _desire_skill(tx, instance, folder, DeliveryOp.PUT, source)
+    put = {folder for folder, row in known.items() if row.op is DeliveryOp.PUT}
+    for folder in sorted((put | (observed.keys() - known.keys())) - wanted.keys()):
         await _desire_skill(tx, instance, folder, DeliveryOp.DELETE, None)
 
 
@@ -225,7 +225,7 @@ async def catch_up(
     rows = await tx.deliveries.for_instance(tenant_id=instance.tenant_id, instance_id=instance.id)
     known = {row.subject: row for row in rows}
     lifted = False
-    for subject, revision in observed.items():
+    for subject, revision in sorted(observed.items()):  # one order for all locks: see outbox
         row = known.get(subject)
         if row is None or row.desired_revision < revision:
             lifted = True
@@ -242,29 +242,6 @@ async def catch_up(
             tenant_id=instance.tenant_id, instance_id=instance.id
         )
     return lacking(rows, observed)
-
-
-async def take_ack(tx: Transaction, *, instance: Instance, ack: Ack) -> bool:
-    """Takes in a verified acknowledgement of the machine's own; whether it now holds what it
-    should of the subject."""
-    row = await _row(tx, instance, ack.connection_id)
-    known = None if row is None else row.acked_revision  # the row itself is read anew below
-    settled = await tx.deliveries.acked(
-        tenant_id=instance.tenant_id,
-        instance_id=instance.id,
-        subject=ack.connection_id,
-        revision=ack.revision,
-        digest=ack.digest,
-    )
-    if settled and row is not None and known != ack.revision:
-        tx.events.append(
-            tenant_id=instance.tenant_id,
-            agent_id=instance.agent_id,
-            instance_id=instance.id,
-            kind="delivery.acknowledged",
-            data={"subject": ack.connection_id, "op": row.op.value, "revision": ack.revision},
-        )
-    return settled
 
 
 def lacking(rows: Collection[Delivery], observed: Mapping[str, int]) -> tuple[str, ...]:
@@ -306,15 +283,3 @@ async def _row(tx: Transaction, instance: Instance, subject: str) -> Delivery | 
 
 async def _machines(tx: Transaction, tenant_id: str, user_id: str) -> list[Instance]:
     return [*await tx.instances.for_user(tenant_id=tenant_id, user_id=user_id, states=ALIVE)]
-
-
-async def _machines_using(tx: Transaction, connection: Connection) -> list[Instance]:
-    found = []
-    agents: dict[str, bool] = {}
-    for instance in await _machines(tx, connection.tenant_id, connection.user_id):
-        if instance.agent_id not in agents:
-            agent = await tx.agents.get(tenant_id=connection.tenant_id, agent_id=instance.agent_id)
-            agents[instance.agent_id] = await may_use(tx, agent, connection.provider)
-        if agents[instance.agent_id]:
-            found.append(instance)
-    return found

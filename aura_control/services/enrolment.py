@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
@@ -16,8 +16,9 @@ from aura_control.db.models import InstanceState as S
 from aura_control.db.repositories.enrolment import JoinOutcome
 from aura_control.db.transaction import Transaction
 from aura_control.services.keys import Vault
+from aura_core.crypto import Identity, TenantKeys
 from aura_core.encoding import b64url
-from aura_core.errors import PermissionDenied, SignatureInvalid
+from aura_core.errors import EnvelopeError, PermissionDenied, SignatureInvalid
 from aura_core.wire import (
     JoinAnswer,
     claimed_instance,
@@ -40,6 +41,7 @@ __all__ = [
     "join",
     "join_token",
     "open_gateway_token",
+    "open_gateway_tokens",
     "provision_id",
 ]
 
@@ -87,6 +89,30 @@ async def open_gateway_token(vault: Vault, tx: Transaction, instance: Instance) 
         tx, instance.tenant_id, instance.id, _GATEWAY_TOKEN, 0, instance.gateway_token or ""
     )
     return SecretStr(text)
+
+
+async def open_gateway_tokens(
+    vault: Vault, tx: Transaction, instances: Collection[Instance]
+) -> Mapping[str, SecretStr | EnvelopeError]:
+    """:func:`open_gateway_token` for the machines that have one, by instance; what it raises is
+    answered in its place."""
+    found: dict[str, SecretStr | EnvelopeError] = {}
+    keys: dict[str, TenantKeys] = {}
+    for instance in instances:
+        if instance.gateway_token is None:
+            continue
+        tenant_id = instance.tenant_id
+        try:
+            if tenant_id not in keys:
+                keys[tenant_id] = await vault.tenant(tx, tenant_id)
+            identity = Identity(
+                tenant_id=tenant_id, connection_id=instance.id, field=_GATEWAY_TOKEN, revision=0
+            )
+            opened = keys[tenant_id].open(instance.gateway_token, identity)
+            found[instance.id] = SecretStr(opened.decode())
+        except EnvelopeError as error:
+            found[instance.id] = error
+    return found
 
 
 async def join(services: Services, raw: bytes) -> bytes:

@@ -83,6 +83,10 @@ class Vault:
         )
         return (await self._tenant(tx, tenant_id)).open(stored, identity).decode()
 
+    async def tenant(self, tx: Transaction, tenant_id: str) -> TenantKeys:
+        """The tenant's keys, to open many values in one transaction. Raises EnvelopeError."""
+        return await self._tenant(tx, tenant_id)
+
     async def seal_tokens(
         self, tx: Transaction, *, tenant_id: str, slot: Slot, method: AuthMethod, secrets: Secrets
     ) -> SealedTokens:

@@ -6,14 +6,20 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 
 from aura_control.db.connection import Connection
+from aura_control.db.models import ConnectionState
+from aura_control.services.providers import named_method
+from aura_core.errors import AuraError
 from aura_core.manifest import AuthMethod, OAuth2Auth
+from aura_core.registry import Registry
 
-__all__ = ["LONGEST_MARGIN", "due_at", "is_due", "margin", "repeatable"]
+__all__ = ["LONGEST_MARGIN", "due_at", "is_due", "margin", "renews_at", "repeatable"]
 
 LONGEST_MARGIN = 600.0
 """Seconds before its end at which a token is renewed at the earliest, if its manifest is silent."""
 
 _SHORTEST_MARGIN = 60.0
+
+_RENEWED = (ConnectionState.CONNECTED, ConnectionState.EXPIRING, ConnectionState.UNCERTAIN)
 
 
 def margin(connection: Connection, method: AuthMethod) -> timedelta:
@@ -57,3 +63,15 @@ def repeatable(method: AuthMethod) -> bool:
     if not isinstance(method, OAuth2Auth):
         return True
     return method.refresh.retry_refresh == "safe" or method.refresh.rotation == "none"
+
+
+def renews_at(registry: Registry, connection: Connection) -> datetime | None:
+    """When Aura renews the access by itself; None when it does not, or its plugin is gone. Only
+    the manifest is read."""
+    if connection.state not in _RENEWED or not connection.renewable:
+        return None
+    try:
+        method = named_method(registry.get(connection.provider), connection.auth_method)
+    except AuraError:
+        return None
+    return due_at(connection, method)

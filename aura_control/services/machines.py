@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from aura_control.db.models import Instance
 from aura_control.db.transaction import Transaction
 from aura_control.logs import get_logger
-from aura_control.services.delivery import catch_up, take_ack
+from aura_control.services.acknowledging import take_ack
+from aura_control.services.delivery import catch_up
 from aura_core.errors import AuraError, InvalidInput, WireError
 from aura_core.wire import verify_ack
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from aura_control.db.connection import Connection
 from aura_control.db.models import ConnectionState, Instance
 from aura_control.db.transaction import Transaction
 from aura_control.logs import get_logger
-from aura_control.services.delivery import Skill, may_use
+from aura_control.services.delivery import Skill
+from aura_control.services.surroundings import Surroundings
 from aura_core.errors import AuraError
 from aura_core.registry import Registry
 
@@ -37,14 +39,14 @@ class Skills:
 
     async def wanted(self, tx: Transaction, instance: Instance) -> Mapping[str, Skill]:
         """The skills that the machine should have, by folder."""
-        agent = await tx.agents.get(tenant_id=instance.tenant_id, agent_id=instance.agent_id)
+        surroundings = await Surroundings.read(tx, [instance])
+        return await self.among(surroundings.used_by(instance))
+
+    async def among(self, connections: Iterable[Connection]) -> Mapping[str, Skill]:
+        """The skills of these connections, by folder; a disconnected one brings none."""
         found = {}
-        for connection in await tx.integrations.list(
-            tenant_id=instance.tenant_id, user_id=instance.user_id
-        ):
+        for connection in connections:
             if connection.state is ConnectionState.DISCONNECTED:
-                continue
-            if not await may_use(tx, agent, connection.provider):
                 continue
             skill = await self.of(connection.provider)
             if skill is not None:

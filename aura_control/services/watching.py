@@ -1,14 +1,19 @@
-"""Waking those in this process who follow an agent's events."""
+"""Following events: waking those in this process who do, and an end for old events."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from aura_control.ports import Watch
 
-__all__ = ["Watchers"]
+if TYPE_CHECKING:
+    from aura_control.composition import Services
+
+__all__ = ["Watchers", "prune"]
 
 
 class _Watcher:
@@ -37,30 +42,43 @@ class Watchers:
         """Whether followers should end: the control plane stops."""
         return self._closed
 
-    def following(self, agent_id: str) -> int:
-        """How many follow the agent."""
-        return len(self._watchers.get(agent_id, ()))
+    def following(self, followed: str) -> int:
+        """How many follow the user or agent (id)."""
+        return len(self._watchers.get(followed, ()))
 
-    def notify(self, agent_id: str) -> None:
+    def notify(self, followed: str) -> None:
         """There are new events; returns at once."""
-        for watcher in self._watchers.get(agent_id, ()):
+        for watcher in self._watchers.get(followed, ()):
             watcher.event.set()
 
     def close(self) -> None:
         """Ends all following. To be called when the server is asked to stop, before it waits for
         its connections: a stream would keep it from stopping."""
         self._closed = True
-        for agent_id in self._watchers:
-            self.notify(agent_id)
+        for followed in self._watchers:
+            self.notify(followed)
 
     @contextmanager
-    def watch(self, agent_id: str) -> Iterator[Watch]:
-        """Follows the agent inside the block: nothing that is notified from then on is missed."""
+    def watch(self, followed: str) -> Iterator[Watch]:
+        """Follows the user or agent (id) inside the block: nothing that is notified from then
+        on is missed."""
         watcher = _Watcher()
-        self._watchers.setdefault(agent_id, set()).add(watcher)
+        self._watchers.setdefault(followed, set()).add(watcher)
         try:
             yield watcher
         finally:
-            self._watchers[agent_id].discard(watcher)
-            if not self._watchers[agent_id]:
-                del self._watchers[agent_id]
+            self._watchers[followed].discard(watcher)
+            if not self._watchers[followed]:
+                del self._watchers[followed]
+
+
+async def prune(services: Services) -> int:
+    """Deletes the events that nobody should want to read on from any more; how many. A watcher
+    that comes back later than that is told so (``api.events``)."""
+    total, deleted = 0, 1
+    while deleted:
+        async with services.database.transaction() as tx:
+            before = tx.now - timedelta(days=services.settings.event_days)
+            deleted = await tx.events.prune(before=before)
+        total += deleted
+    return total

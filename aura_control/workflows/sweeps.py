@@ -12,6 +12,7 @@ from aura_control.db.models import InstanceState as S
 from aura_control.logs import get_logger
 from aura_control.services.enrolment import DESTROY, PROVISION, destroy_id, provision_id
 from aura_control.services.heartbeats import mark_silent
+from aura_control.services.watching import prune
 from aura_control.workflows.engine import Engine, WorkflowState
 from aura_control.workflows.machines import SHOULD_BE_ON, MachineSteps
 from aura_core.compute import Compute, Machine
@@ -61,6 +62,7 @@ class Sweeper:
             await self._contained("heartbeats", mark_silent(self._services))
             if loop.time() >= comparison_due:
                 await self._contained("machines", self.compare_machines())
+                await self._contained("events", prune(self._services))
                 comparison_due = loop.time() + self._compare_every
             grace = self._grace
             try:

@@ -92,6 +92,31 @@ async def test_one_subject_on_every_machine(
         assert await tx.gauges.pending_deliveries() == 1
 
 
+async def test_another_users_machine_is_not_among_a_users(
+    database: Database, world: World, instance: Instance
+) -> None:
+    async with database.transaction() as tx:
+        stranger = await tx.users.create(
+            tenant_id=world.tenant_id, user_id="u9", email="nine@example.org", actor="system"
+        )
+        # What a machine claims to hold is wanted deleted there, whoever's it is.
+        await tx.deliveries.desire(
+            tenant_id=world.tenant_id,
+            instance_id=instance.id,
+            subject="c1",
+            op=DeliveryOp.DELETE,
+        )
+    async with database.reading() as tx:
+        ((row, machine),) = await tx.deliveries.of_user(
+            tenant_id=world.tenant_id, user_id=instance.user_id, subjects=["c1", "c2"]
+        )
+        assert (row.subject, machine.agent_id) == ("c1", instance.agent_id)
+        for tenant_id, user_id in ((world.tenant_id, stranger.id), ("t2", instance.user_id)):
+            assert not await tx.deliveries.of_user(
+                tenant_id=tenant_id, user_id=user_id, subjects=["c1"]
+            )
+
+
 async def test_connections_are_counted_by_state(database: Database, world: World) -> None:
     await connect(database)
     async with database.reading() as tx:

@@ -96,6 +96,39 @@ def test_an_account_is_connected_listed_and_disconnected(run: Run) -> None:
         assert KEY not in said.out + said.err
 
 
+def test_a_connection_is_shown_with_what_its_machines_hold(run: Run) -> None:
+    assert run(*CONNECT).code == 0
+    assert run("agents", "create", "robin").code == 0
+    connection = run("connections", "show", "weather", "--json").document
+    (machine,) = connection["machines"]
+    # No skill uses the weather, so it belongs on no machine; this one said that it is not there.
+    assert (machine["state"], machine["acked_revision"]) == ("wiped", machine["desired_revision"])
+    said = run("connections", "show", "weather", COLUMNS="80")
+    assert max(len(line) for line in said.out.splitlines()) <= 80
+    for words in ("state", "connected", "to do", "expires", "never", machine["agent_id"][:8]):
+        assert words in said.out
+    assert str(machine["acked_revision"]) in said.out
+    assert run("agents", "destroy", machine["agent_id"]).code == 0
+    assert run("connections", "disconnect", "weather").code == 0
+    ended = run("connections", "show", "weather")
+    assert "RECEIPT" in ended.out
+    assert KEY not in said.out + ended.out
+
+
+def test_the_connections_are_followed(run: Run, plane: ControlPlane) -> None:
+    environment = own_environment(AURA_DATA_DIR=str(plane.data_dir), PYTHONUNBUFFERED="1")
+    with subprocess.Popen(
+        aura("connections", "watch"), stdout=subprocess.PIPE, text=True, env=environment
+    ) as following:
+        assert following.stdout is not None
+        assert "following" in following.stdout.readline()
+        assert run(*CONNECT).code == 0
+        assert following.stdout.readline().split()[1:] == ["weather", "connected"]
+        assert run("connections", "disconnect", "weather").code == 0
+        assert following.stdout.readline().split()[1:] == ["weather", "disconnected"]
+        following.send_signal(signal.SIGINT)
+
+
 def test_what_others_named_is_no_markup_and_does_not_drive_the_terminal(run: Run) -> None:
     said = run(*CONNECT)
     assert said.code == 0
@@ -135,6 +168,7 @@ FAILURES: dict[str, tuple[tuple[str, ...], dict[str, str], int]] = {
     "no such integration": (("connect", "nobody"), {}, 1),
     "no such agent": (("agents", "show", "0" * 32), {}, 1),
     "no such connection": (("connections", "disconnect", "google"), {}, 1),
+    "nothing to show": (("connections", "show", "google"), {}, 1),
     "wrong key": ((*CONNECT[:4], "--field", "api_key=x"), {}, 1),
     "no such runtime": (("compose", "--runtime", "nothing"), {}, 1),
     "no such twin": (("plugins", "twin", "nobody"), {}, 1),

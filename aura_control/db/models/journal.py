@@ -16,14 +16,20 @@ _Serial = BigInteger().with_variant(Integer(), "sqlite")  # only INTEGER counts 
 
 
 class Event(Base):
-    """Something that an agent's watchers see; ``id`` is the Last-Event-ID of server-sent events."""
+    """Something that its user sees; ``id`` is the Last-Event-ID of server-sent events."""
 
     __tablename__ = "events"
-    __table_args__ = (Index(None, "agent_id", "id"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        Index(None, "agent_id", "id"),
+        Index(None, "user_id", "id"),
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = mapped_column(_Serial, primary_key=True, autoincrement=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
-    agent_id: Mapped[str]
+    user_id: Mapped[str]
+    agent_id: Mapped[str | None]
+    """None for what happens to a connection, which may be many agents'."""
     instance_id: Mapped[str | None]
     kind: Mapped[str]
     data: Mapped[dict[str, Any]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from sqlalchemy import delete, insert, select, update
@@ -136,6 +137,21 @@ class Agents(Repository):
             .where(Agent.id == agent_id, Agent.tenant_id == tenant_id)
         )
         return await self._all(query.order_by(AgentIntegration.provider))
+
+    async def many(self, agent_ids: Collection[str]) -> Mapping[str, Agent]:
+        """Agents by id, for the deliverer: the ids are those of machines, never of a request."""
+        query = select(Agent).where(Agent.id.in_(agent_ids), Agent.deleted_at.is_(None))
+        return {agent.id: agent for agent in await self._all(query)}
+
+    async def providers_of(self, agent_ids: Collection[str]) -> Mapping[str, AbstractSet[str]]:
+        """:meth:`providers` of many agents, by agent."""
+        query = select(AgentIntegration.agent_id, AgentIntegration.provider).where(
+            AgentIntegration.agent_id.in_(agent_ids)
+        )
+        found: dict[str, set[str]] = {agent_id: set() for agent_id in agent_ids}
+        for agent_id, provider in await self._session.execute(query):
+            found[agent_id].add(provider)
+        return found
 
     async def using(self, *, tenant_id: str, user_id: str, provider: str) -> Sequence[Agent]:
         """The user's agents that may use the provider: those that a new credential concerns."""

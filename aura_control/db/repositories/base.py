@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import CursorResult, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.sql.dml import Update
+from sqlalchemy.sql.dml import Delete, Insert, Update
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from aura_control.db.columns import Base
@@ -48,10 +48,20 @@ class Repository:
 
     async def _changed(self, statement: Update) -> bool:
         """Runs an UPDATE that is conditional on what was read: whether it found its row."""
+        return bool(await self._count(statement))
+
+    async def _count(self, statement: Update | Delete) -> int:
+        """How many rows an UPDATE or DELETE found."""
         result = await self._session.execute(
             statement, execution_options={"synchronize_session": False}
         )
-        return bool(cast("CursorResult[Any]", result).rowcount)
+        return cast("CursorResult[Any]", result).rowcount
+
+    async def _many(self, statement: Insert | Update, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Runs an INSERT or UPDATE once for each row of values, as one round trip."""
+        if rows:
+            connection = await self._session.connection()
+            await connection.execute(statement, [*rows])
 
     async def _require_user(self, tenant_id: str, user_id: str) -> None:
         """Raises NotFound unless the user is one of the tenant's."""

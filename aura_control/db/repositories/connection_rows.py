@@ -31,10 +31,14 @@ class ConnectionRows(Repository):
 
     async def by_id(self, *, tenant_id: str, connection_id: str) -> Connection:
         """Raises NotFound."""
-        found = await self._connection(self._rows(tenant_id).where(Integration.id == connection_id))
+        found = await self.find(tenant_id=tenant_id, connection_id=connection_id)
         if found is None:
             raise NotFound("There is no such connection.")
         return found
+
+    async def find(self, *, tenant_id: str, connection_id: str) -> Connection | None:
+        """:meth:`by_id`, where there may be none."""
+        return await self._connection(self._rows(tenant_id).where(Integration.id == connection_id))
 
     def next_revision(self, previous: int) -> int:
         """The revision that a new envelope gets after ``previous``."""
@@ -78,6 +82,30 @@ class ConnectionRows(Repository):
             update(Integration)
             .where(Integration.id == connection_id)
             .values(**row, updated_at=self._now)
+        )
+
+    async def _announce(
+        self,
+        tenant_id: str,
+        connection_id: str,
+        kind: str,
+        *,
+        reason: str | None = None,
+    ) -> None:
+        """The event for those who watch: ``kind`` says how the connection is now, or that it was
+        refreshed. Every change of a connection's state comes through here."""
+        connection = await self.by_id(tenant_id=tenant_id, connection_id=connection_id)
+        self._journal.publish(
+            tenant_id,
+            user_id=connection.user_id,
+            kind=f"connection.{kind}",
+            data={
+                "connection_id": connection_id,
+                "provider": connection.provider,
+                "state": connection.state.value,
+                "reason": reason,
+                "revision": connection.revision,
+            },
         )
 
     async def _audit(

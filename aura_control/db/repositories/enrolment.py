@@ -172,6 +172,7 @@ class Enrolment(Repository):
         """The event for those who watch and the entry for those who must be sure."""
         self._journal.publish(
             instance.tenant_id,
+            user_id=instance.user_id,
             agent_id=instance.agent_id,
             instance_id=instance.id,
             kind=action,

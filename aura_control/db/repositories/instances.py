@@ -69,13 +69,6 @@ class Instances(Enrolment):
             raise NotFound("There is no such instance.")
         return instance
 
-    async def by_ids(self, *, tenant_id: str, instance_ids: Collection[str]) -> dict[str, Instance]:
-        """The tenant's instances among these, by id, destroyed ones too."""
-        query = select(Instance).where(
-            Instance.tenant_id == tenant_id, Instance.id.in_(instance_ids)
-        )
-        return {instance.id: instance for instance in await self._all(query)}
-
     async def of_tenant(self, tenant_id: str) -> Sequence[Instance]:
         """All instances of a tenant, destroyed ones too, oldest first."""
         query = select(Instance).where(Instance.tenant_id == tenant_id)

@@ -6,7 +6,8 @@ audit log, and closes the open refresh intent: one statement about the connectio
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import insert, or_, update
@@ -29,6 +30,17 @@ class Integrations(Refreshes):
         """The user's connections by provider, disconnected ones too."""
         query = self._rows(tenant_id).where(Integration.user_id == user_id)
         return await self._connections(query.order_by(Integration.provider))
+
+    async def of_users(
+        self, user_ids: Collection[str]
+    ) -> Mapping[tuple[str, str], Sequence[Connection]]:
+        """:meth:`list` for many users, by tenant and user, for the deliverer: the ids are those of
+        machines, never of a request."""
+        found: dict[tuple[str, str], list[Connection]] = defaultdict(list)
+        query = self._rows().where(Integration.user_id.in_(user_ids))
+        for connection in await self._connections(query.order_by(Integration.provider)):
+            found[connection.tenant_id, connection.user_id].append(connection)
+        return found
 
     async def scan(self, *, after: str = "", limit: int = 500) -> Sequence[Connection]:
         """Connections of all tenants by id, beyond ``after``: for the rotation of keys."""
@@ -102,6 +114,7 @@ class Integrations(Refreshes):
             revision=slot.revision,
             envelope_digest=digest,
         )
+        await self._announce(tenant_id, slot.connection_id, "connected")
         return await self.by_id(tenant_id=tenant_id, connection_id=slot.connection_id)
 
     async def mark(
@@ -135,6 +148,7 @@ class Integrations(Refreshes):
             await self._audit(
                 tenant_id, connection_id, f"connection.{state.value}", actor, reason=reason
             )
+            await self._announce(tenant_id, connection_id, state.value, reason=reason)
         return done
 
     async def disconnect(
@@ -177,6 +191,7 @@ class Integrations(Refreshes):
                 envelope_digest=digest,
                 receipt=dict(receipt),
             )
+            await self._announce(tenant_id, connection_id, "disconnected")
         return done
 
     async def rewrap(

@@ -136,6 +136,7 @@ class Refreshes(ConnectionRows):
                 revision=revision,
                 envelope_digest=digest,
             )
+            await self._announce(tenant_id, connection_id, "refreshed")
         return done
 
     async def end_refresh(self, *, tenant_id: str, connection_id: str, generation: int) -> bool:

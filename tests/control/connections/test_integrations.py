@@ -158,6 +158,20 @@ async def test_machines_are_told_and_the_receipt_follows_them(control: Control) 
     assert (wanted.op, wanted.source_revision) == (DeliveryOp.PUT, connection.revision)
 
     async with control.client(control.ada) as caller:
+        (line,) = (await caller.get("/api/integrations")).json()["integrations"]
+        assert line["renews_at"] < line["token_expiry"]
+        assert line["machines"] == [
+            {
+                "instance_id": instance.id,
+                "agent_id": instance.agent_id,
+                "state": "pending",
+                "desired_revision": wanted.desired_revision,
+                "acked_revision": None,
+                "acked_at": None,
+                "attempts": 0,
+                "last_error": None,
+            }
+        ]
         receipt = (await caller.delete("/api/integrations/acme")).json()
         assert [line["state"] for line in receipt["machines"]] == ["pending"]
         async with control.services.database.transaction() as tx:
@@ -169,6 +183,8 @@ async def test_machines_are_told_and_the_receipt_follows_them(control: Control) 
             )
             await tx.deliveries.acked(**names, revision=row.desired_revision, digest="d")
         (line,) = (await caller.get("/api/integrations")).json()["integrations"]
+    assert [one["state"] for one in line["machines"]] == ["wiped"]
+    assert line["renews_at"] is None
     (told,) = line["receipt"]["machines"]
     assert told["instance_id"] == instance.id
     assert told["state"] == "wiped"

@@ -92,7 +92,7 @@ async def _ack(database: Database, instance: Instance, revision: int, digest: st
 
 async def _due(database: Database) -> list[str]:
     async with database.transaction() as tx:
-        return [row.subject for row in await tx.deliveries.due()]
+        return [row.subject for row, _ in await tx.deliveries.due()]
 
 
 async def test_a_revision_rises_with_the_clock_and_without_it(
@@ -258,6 +258,6 @@ async def test_busy_machines_are_left_for_later(
         assert await tx.deliveries.next_attempt(busy=[joined.id]) is None
     async with database.transaction() as tx:
         assert await tx.deliveries.due(busy=[joined.id]) == []
-        assert [row.subject for row in await tx.deliveries.due()] == ["c1"]
+        assert [row.subject for row, _ in await tx.deliveries.due()] == ["c1"]
     async with database.reading() as tx:
         assert await tx.deliveries.next_attempt() == clock.now + timedelta(seconds=30)

@@ -220,7 +220,11 @@ async def test_events_are_read_on_from_the_last_one_seen(
     async with database.transaction() as tx:
         for number in range(3):
             tx.events.append(
-                tenant_id="t1", agent_id=agent.id, kind="test", data={"number": number}
+                tenant_id="t1",
+                user_id=agent.user_id,
+                agent_id=agent.id,
+                kind="test",
+                data={"number": number},
             )
     async with database.reading() as tx:
         first = await tx.events.after(tenant_id="t1", agent_id=agent.id, limit=2)

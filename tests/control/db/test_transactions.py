@@ -48,7 +48,7 @@ async def test_a_reading_transaction_cannot_write(database: Database, world: Wor
             await tx.session.execute(text("UPDATE users SET email = 'x'"))
     with pytest.raises(RuntimeError, match="cannot write"):
         async with database.reading() as tx:
-            tx.events.append(tenant_id=world.tenant_id, agent_id="a", kind="k", data={})
+            tx.events.append(tenant_id=world.tenant_id, user_id="u", kind="k", data={})
     async with database.transaction() as tx:  # and the connection writes again afterwards
         await tx.tenants.create(tenant_id="t3", name="", kdf_salt=bytes(32), actor="system")
 

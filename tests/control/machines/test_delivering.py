@@ -43,6 +43,11 @@ async def test_a_connection_reaches_the_machine_and_leaves_it(
     assert content is not None
     assert content["fields"] == {"api_key": "key-0123456789"}
     assert content["binding"]["hosts"] == ["api.notes.example"]
+    (told,) = (await world.http.get("/api/integrations")).json()["integrations"][0]["machines"]
+    assert (told["instance_id"], told["agent_id"]) == (vm.instance_id, agent["id"])
+    assert told["acked_revision"] == vm.held[connection["id"]].revision
+    assert (told["state"], told["last_error"]) == ("held", None)
+    assert told["acked_at"]
     assert (await world.http.delete("/api/integrations/notes")).status_code == 200
     await world.settled(agent["id"])
     held = vm.held[connection["id"]]

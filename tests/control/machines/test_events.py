@@ -1,18 +1,23 @@
-"""Following an agent's events over a real connection."""
+"""Following events over a real connection: an agent's, and all that are a user's."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Any
 
 import httpx
 import pytest
+import respx
 import uvicorn
+from sqlalchemy import text
 
+from aura_control.db.engine import Database
+from aura_control.db.models import ConnectionState
+from aura_control.services.watching import prune
 from tests.control.machines.world import World
 
 
@@ -34,11 +39,13 @@ async def served(world: World) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def follow(
-    http: httpx.AsyncClient, agent_id: str, last_id: str | None = None
+    http: httpx.AsyncClient, agent_id: str, last_id: str | None = None, *, path: str | None = None
 ) -> AsyncGenerator[tuple[int, str, dict[str, Any]], None]:
     headers = {} if last_id is None else {"Last-Event-ID": last_id}
     number, kind = 0, ""
-    async with http.stream("GET", f"/api/agents/{agent_id}/events", headers=headers) as stream:
+    async with http.stream(
+        "GET", path or f"/api/agents/{agent_id}/events", headers=headers
+    ) as stream:
         assert stream.status_code == 200
         assert stream.headers["content-type"].startswith("text/event-stream")
         async for line in stream.aiter_lines():
@@ -117,3 +124,130 @@ async def test_a_last_id_that_is_none_is_refused(world: World) -> None:
             f"/api/agents/{agent['id']}/events", headers={b"Last-Event-ID": wrong.encode()}
         )
         assert answer.status_code == 422, wrong
+
+
+def follow_user(
+    http: httpx.AsyncClient, last_id: str | None = None
+) -> AsyncGenerator[tuple[int, str, dict[str, Any]], None]:
+    return follow(http, "", last_id, path="/api/events")
+
+
+@pytest.fixture
+def provider() -> Iterator[respx.Router]:
+    with respx.mock(assert_all_called=False) as router:
+        router.route(host="127.0.0.1").pass_through()
+        router.get("https://api.notes.example/v1/me").respond(json={"id": "ada"})
+        yield router
+
+
+async def mark(world: World, connection: dict[str, Any], state: ConnectionState) -> None:
+    """As the refresher or a provider's answer would."""
+    async with world.services.database.transaction() as tx:
+        assert await tx.integrations.mark(
+            tenant_id=world.owner.tenant_id,
+            connection_id=connection["id"],
+            state=state,
+            reason="The provider says so.",
+        )
+
+
+async def test_a_user_is_told_of_each_change_of_a_connection_and_of_no_other_users(
+    world: World, served: httpx.AsyncClient, provider: respx.Router
+) -> None:
+    agent, vm = await world.running()
+    everything = follow_user(served, "0")
+    async with aclosing(everything):
+        connection = await world.connect()
+        async with world.services.database.reading() as tx:
+            (theirs,) = await tx.agents.list(
+                tenant_id=world.owner.tenant_id, user_id=world.owner.user_id
+            )
+        assert theirs.id == agent["id"]
+        await world.other.post("/api/integrations/notes", json={"fields": {"api_key": "k" * 16}})
+        await world.settled(agent["id"])
+        for state in (
+            ConnectionState.EXPIRING,
+            ConnectionState.UNCERTAIN,
+            ConnectionState.REAUTH_REQUIRED,
+        ):
+            await mark(world, connection, state)
+        await world.http.delete("/api/integrations/notes")
+        seen = []
+        async with asyncio.timeout(30):
+            async for _, kind, data in everything:
+                if kind.startswith("connection."):
+                    seen.append((kind.removeprefix("connection."), data))
+                if kind == "connection.wiped":
+                    break
+    assert [kind for kind, _ in seen] == [
+        "connected", "expiring", "uncertain", "reauth_required", "disconnected", "wiped",
+    ]  # fmt: skip
+    for kind, data in seen:
+        assert (data["connection_id"], data["provider"]) == (connection["id"], "notes")
+        if kind != "wiped":
+            assert data["state"] == kind
+            assert data["agent_id"] is None
+    assert seen[3][1]["reason"] == "The provider says so."
+    assert seen[-1][1]["instance_id"] == vm.instance_id
+    assert "key-0123456789" not in json.dumps(seen)
+
+
+async def test_without_an_id_only_what_is_to_come_and_then_on_without_a_gap(
+    world: World, served: httpx.AsyncClient, provider: respx.Router
+) -> None:
+    connection = await world.connect()
+    async with served.stream("GET", "/api/events") as stream:
+        lines = stream.aiter_lines()
+        first = [await anext(lines) for _ in range(2)]
+    start = first[1].removeprefix("id: ")
+    # Cut off before the first event: what comes meanwhile is there when it reads on.
+    await mark(world, connection, ConnectionState.EXPIRING)
+    await mark(world, connection, ConnectionState.REAUTH_REQUIRED)
+    async with aclosing(follow_user(served, start)) as events:
+        kinds = [(await anext(events))[1] for _ in range(2)]
+    assert kinds == ["connection.expiring", "connection.reauth_required"]
+
+
+async def test_what_another_process_commits_is_seen(
+    world: World, served: httpx.AsyncClient, provider: respx.Router
+) -> None:
+    connection = await world.connect()
+    other = Database.open(world.settings.database, audit_key=world.services.vault.audit_key)
+    async with aclosing(follow_user(served, "0")) as events:
+        while (await anext(events))[1] != "connection.connected":
+            pass
+        async with other.transaction() as tx:
+            await tx.integrations.mark(
+                tenant_id=world.owner.tenant_id,
+                connection_id=connection["id"],
+                state=ConnectionState.EXPIRING,
+                reason=None,
+            )
+        async with asyncio.timeout(30):
+            assert (await anext(events))[1] == "connection.expiring"
+    await other.close()
+
+
+async def test_whoever_comes_back_too_late_is_told(
+    world: World, served: httpx.AsyncClient, provider: respx.Router
+) -> None:
+    connection = await world.connect()
+    async with aclosing(follow_user(served, "0")) as events:
+        number, _, _ = await anext(events)
+    for state in (ConnectionState.EXPIRING, ConnectionState.UNCERTAIN):
+        await mark(world, connection, state)
+    async with world.services.database.transaction() as tx:
+        await tx.session.execute(
+            text("UPDATE events SET at = :at"), {"at": "2020-01-01 00:00:00.000000"}
+        )
+    await mark(world, connection, ConnectionState.REAUTH_REQUIRED)
+    assert await prune(world.services) >= 3
+    assert await prune(world.services) == 0
+    async with aclosing(follow_user(served, str(number))) as events:
+        _, kind, data = await anext(events)
+        assert (kind, data["after"]) == ("gap", number)
+        latest, kind, _ = await anext(events)
+        assert kind == "connection.reauth_required"
+    await mark(world, connection, ConnectionState.EXPIRING)
+    async with aclosing(follow_user(served, str(latest))) as events:
+        assert (await anext(events))[1] == "connection.expiring"

@@ -65,6 +65,7 @@ def _agents() -> list[Entry]:
     )
     names = ("name", "persona", "permissions", "config", "integrations")
     return [
+        Entry(method="GET", path="/api/events"),
         Entry(method="GET", path="/api/agents", lists="agents"),
         Entry(
             method="POST",

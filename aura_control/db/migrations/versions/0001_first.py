@@ -82,7 +82,8 @@ def _journal() -> None:
         "events",
         sa.Column("id", SERIAL, nullable=False),
         sa.Column("tenant_id", sa.Text(), nullable=False),
-        sa.Column("agent_id", sa.Text(), nullable=False),
+        sa.Column("user_id", sa.Text(), nullable=False),
+        sa.Column("agent_id", sa.Text(), nullable=True),
         sa.Column("instance_id", sa.Text(), nullable=True),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("data", DOCUMENT, nullable=False),
@@ -92,6 +93,7 @@ def _journal() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_events_agent_id_id", "events", ["agent_id", "id"])
+    op.create_index("ix_events_user_id_id", "events", ["user_id", "id"])
     op.create_table(
         "audit_heads",
         sa.Column("tenant_id", sa.Text(), nullable=False),
