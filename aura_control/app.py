@@ -52,8 +52,8 @@ __all__ = ["Outside", "create_app"]
 class Outside:
     """What the control plane finds outside itself."""
 
-    http: Callable[[], httpx.AsyncClient] = http_client
-    """Makes the client for providers."""
+    http: Callable[[], httpx.AsyncClient] | None = None
+    """Makes the client for providers; without one it is Aura's own, by the settings."""
     machines: Callable[[], VmdClient] = VmdClient
     """Makes the client for machines' daemons."""
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
@@ -116,7 +116,8 @@ async def _services(
             published=events.notify,
         )
         stack.push_async_callback(database.close)
-        http = await stack.enter_async_context(outside.http())
+        make_http = outside.http or partial(http_client, private_hosts=settings.private_hosts)
+        http = await stack.enter_async_context(make_http())
         clients = RegisteredClients(outside.environment)
         providers = Providers(registry=registry, http=http, clients=clients, clock=outside.clock)
         locks = await _locks(settings, database, stack)

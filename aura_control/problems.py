@@ -56,6 +56,7 @@ _TABLE: Mapping[type[errors.AuraError], _Kind] = {
     errors.InvalidInput: _kind(422, "invalid-input", "The input cannot be used"),
     errors.AuthenticationRequired: _kind(401, "authentication-required", "Sign in first"),
     errors.PermissionDenied: _kind(403, "permission-denied", "Not allowed"),
+    errors.LimitReached: _kind(429, "limit-reached", "A limit of the agent is used up"),
     errors.NotFound: _kind(404, "not-found", "Not found"),
     errors.Conflict: _kind(409, "conflict", "The present state does not allow it"),
     errors.ReauthorizationRequired: _kind(
@@ -129,7 +130,7 @@ def problem_response(request: Request, error: Exception) -> JSONResponse:
     headers = dict(getattr(error, "headers", None) or {})
     if isinstance(error, errors.AuthenticationRequired | errors.BearerRejected):
         headers["WWW-Authenticate"] = 'Bearer realm="aura"'
-    if isinstance(error, errors.RateLimited):
+    if isinstance(error, errors.RateLimited | errors.LimitReached):
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     return JSONResponse(
         document,

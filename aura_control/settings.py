@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from aura_core.errors import ConfigurationError
 from aura_core.manifest import is_loopback
+from aura_core.permissions import canonical_host
 
 __all__ = ["Settings", "load_settings"]
 
@@ -57,6 +58,10 @@ class Settings(BaseSettings):
     twins: Annotated[Mapping[str, str], NoDecode] = Field(default_factory=dict)
     """Providers that are played by a twin: ``google=http://127.0.0.1:9000,...``."""
 
+    private_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Host names of providers inside the operator's network, separated by commas: only these may
+    resolve to private addresses, here and on machines."""
+
     metrics_token: SecretStr | None = None
     """What a scraper of ``/metrics`` sends as bearer token. Without one, metrics are shown only
     where the public address is this machine's own."""
@@ -91,6 +96,13 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(Path(part) for part in value.split(os.pathsep) if part)
         return value
+
+    @field_validator("private_hosts", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(canonical_host(part.strip()) for part in value.split(",") if part.strip())
 
     @field_validator("twins", mode="before")
     @classmethod

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer
 
-from aura_core.manifest import AuthMethod, Manifest, Placement, RateLimit, Rule
+from aura_core.manifest import AuthMethod, Manifest, Placement, RateLimit, Rule, TokenUsage
 from aura_core.manifest._base import VARIABLE
 
 __all__ = ["BrokerBinding", "CredentialEnvelope", "CredentialPayload", "bind", "fill"]
@@ -72,8 +72,11 @@ class BrokerBinding(BaseModel):
     headers: Mapping[str, str] = Field(default_factory=dict)
     query: Mapping[str, str] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    usage: tuple[TokenUsage, ...] = ()
     rate_limit: RateLimit = Field(default_factory=RateLimit)
     relocations: Mapping[str, str] = Field(default_factory=dict)
+    private_hosts: tuple[str, ...] = ()
+    """Of ``hosts``, those that the operator lets resolve to private addresses."""
     public_fields: tuple[str, ...] = ()
     """Fields of the credential that are no secret (a user name, an account's id): a provider's
     answer may hold them, while one that holds any other field is not passed on."""
@@ -113,18 +116,26 @@ def bind(manifest: Manifest, method: AuthMethod, variables: Mapping[str, str]) -
         method = manifest.auth_method(method.id or method.strategy)
     # A host is named by a URL's variable without its scheme and path.
     bare = {name: urlsplit(v).netloc if "://" in v else v for name, v in variables.items()}
+    hosts = tuple(fill(host, bare) for host in manifest.hosts)
     return BrokerBinding(
         provider=manifest.id,
         base_url=fill(manifest.api.base_url, variables),
-        hosts=tuple(fill(host, bare) for host in manifest.hosts),
+        hosts=hosts,
         placements=method.placements,
         headers={k: fill(v, variables) for k, v in manifest.api.headers.items()},
         query={k: fill(v, variables) for k, v in manifest.api.query.items()},
         rules=manifest.api.rules,
+        usage=manifest.api.usage,
         rate_limit=manifest.api.rate_limit,
+        private_hosts=tuple(name for name in manifest.private_hosts if _is_among(name, hosts)),
         relocations=dict(manifest.relocations),
         public_fields=(
             *(f.name for f in getattr(method, "fields", ()) if not f.secret),
             *(("client_id",) if method.strategy == "oauth2" else ()),
         ),
     )
+
+
+def _is_among(name: str, hosts: tuple[str, ...]) -> bool:
+    bare = (host.rpartition(":")[0] or host for host in hosts if not host.startswith("["))
+    return any(name.endswith(host[1:]) if host.startswith("*.") else name == host for host in bare)

@@ -10,6 +10,8 @@
     ├── Conflict                    the caller looks at the present state first
     ├── AuthenticationRequired      the caller signs in
     ├── PermissionDenied            the owner widens the agent's permissions, or nobody does
+    │   ├── LimitReached            the caller tries again after ``retry_after`` seconds
+    │   └── AddressRefused          the operator allows the host, or nobody (a ProviderUnavailable)
     ├── CredentialError
     │   ├── ReauthorizationRequired the user connects the account again
     │   └── RefreshFailed           the caller tries again later; nothing is lost
@@ -30,6 +32,7 @@ A message is written for a person and never holds a secret. ``hint`` says what t
 from __future__ import annotations
 
 __all__ = [
+    "AddressRefused",
     "AuraError",
     "AuthenticationRequired",
     "BearerRejected",
@@ -40,6 +43,7 @@ __all__ = [
     "DuplicateIntegration",
     "EnvelopeError",
     "InvalidInput",
+    "LimitReached",
     "MalformedMessage",
     "ManifestError",
     "MessageTooLarge",
@@ -126,6 +130,16 @@ class PermissionDenied(AuraError):
         self.rule = rule
 
 
+class LimitReached(PermissionDenied):
+    """A limit of the agent's own is used up; ``retry_after`` (seconds) says until when."""
+
+    def __init__(
+        self, message: str, *, rule: str, retry_after: float, hint: str | None = None
+    ) -> None:
+        super().__init__(message, rule=rule, hint=hint)
+        self.retry_after = retry_after
+
+
 class CredentialError(AuraError):
     """A credential cannot be used now."""
 
@@ -143,7 +157,27 @@ class ProviderError(AuraError):
 
 
 class ProviderUnavailable(ProviderError):
-    """Network failure, time-out or 5xx."""
+    """Network failure, time-out or 5xx; ``sent`` is false where no connection was made."""
+
+    def __init__(self, message: str, *, sent: bool = True, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.sent = sent
+
+
+class AddressRefused(PermissionDenied, ProviderUnavailable):
+    """A host resolves to an address that is not public; nothing was sent.
+
+    For an agent it is a refusal with a rule. For a refresh it is a provider that cannot be reached:
+    a name server's mistake must not cost anybody their connection.
+    """
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"{host} leads to an address that is not public, so it is not called.",
+            rule="address:private",
+            hint="If it is meant to, the operator names the host in AURA_PRIVATE_HOSTS.",
+        )
+        self.sent = False
 
 
 class RateLimited(ProviderError):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from aura_vmd.appending import Appender
 
 __all__ = ["ActionLog"]
 
@@ -24,23 +26,12 @@ class ActionLog:
         self._path = path
         self._max_bytes = max_bytes
         self._keep = keep
-        self._turn = asyncio.Lock()
-        self._lines: list[bytes] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._appender = Appender(lambda lines: partial(self._append, b"\n".join([*lines, b""])))
 
     async def record(self, entry: Mapping[str, Any]) -> None:
         """Append one line. The caller leaves out query values, bodies and secrets."""
-        self._lines.append(json.dumps(entry, separators=(",", ":"), sort_keys=True).encode())
-        # Handing a line to a thread costs more than writing it: those that wait share one append.
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
-        # A caller that goes away takes nobody else's line along.
-        await asyncio.shield(self._writing)
-
-    async def _write(self) -> None:
-        async with self._turn:
-            lines, self._lines, self._writing = self._lines, [], None
-            await asyncio.to_thread(self._append, b"\n".join([*lines, b""]))
+        line = json.dumps(entry, separators=(",", ":"), sort_keys=True).encode()
+        await self._appender.append(line)
 
     def _append(self, lines: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC

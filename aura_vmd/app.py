@@ -19,6 +19,7 @@ from aura_core.errors import AuraError, ConfigurationError
 from aura_core.skills import unpack_skills
 from aura_vmd.actions import ActionLog
 from aura_vmd.broker import Broker, BrokerLimits
+from aura_vmd.conduct import Conduct
 from aura_vmd.control import ControlClient, control_client
 from aura_vmd.enrol import Enrolled, enrol, load_enrolment, load_or_make_keys
 from aura_vmd.files import write_durably
@@ -27,6 +28,7 @@ from aura_vmd.holdings import Holdings
 from aura_vmd.http import http_app
 from aura_vmd.inbox import Identity, Inbox
 from aura_vmd.listeners import broker_listener, http_listener
+from aura_vmd.metering import Metering
 from aura_vmd.notify import Notifier
 from aura_vmd.outgoing import ProviderClient, provider_client
 from aura_vmd.policy import Policy
@@ -38,6 +40,7 @@ from aura_vmd.privileges import (
     myself,
     prepare_directories,
 )
+from aura_vmd.refusals import Refusals
 from aura_vmd.settings import Settings, load_settings
 from aura_vmd.skills import Skills
 from aura_vmd.store import Store
@@ -95,6 +98,8 @@ class Daemon:
             skills=self._skills,
             inbox=self._inbox,
         )
+        self._meter = Metering(path=layout.state / "usage.jsonl", holdings=self._holdings)
+        self._refusals = Refusals(path=layout.state / "refused.jsonl", now_ms=now_ms)
         self._enrolled: Enrolled | None = None
         self._sync: Sync | None = None
         self._deaf = False
@@ -137,6 +142,8 @@ class Daemon:
 
     def _load(self) -> None:
         self._inbox.load()
+        self._meter.load()
+        self._refusals.load()
         try:
             self._skills.want_composed(self._settings.layout.skills_archive.read_bytes())
         except FileNotFoundError:
@@ -151,8 +158,11 @@ class Daemon:
             policy=Policy(holdings=self._holdings, on_expired=self._wake),
             provider=provider,
             actions=ActionLog(path=layout.state / "actions.jsonl"),
+            meter=self._meter,
+            refusals=self._refusals,
             limits=self._limits,
         )
+        stack.push_async_callback(broker.settle)
         await stack.enter_async_context(
             broker_listener(broker.handle, layout=layout, agent=self._agent)
         )
@@ -180,6 +190,7 @@ class Daemon:
             store=self._store,
             skills=self._skills,
             report=self._health.report,
+            conduct=Conduct(meter=self._meter, refusals=self._refusals),
             heartbeat_seconds=self._enrolled.heartbeat_seconds,
         )
         await self._sync.run()

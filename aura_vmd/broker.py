@@ -13,8 +13,10 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -28,16 +30,19 @@ from aura_core.errors import (
     PermissionDenied,
     ProviderUnavailable,
 )
-from aura_core.placement import place
+from aura_core.permissions import TokenReader
+from aura_core.placement import OutgoingRequest, place
 from aura_core.rate_limits import rate_limited
 from aura_core.tools import ApiAnswer
 from aura_vmd.actions import ActionLog
 from aura_vmd.bodies import read_body
 from aura_vmd.gate import head_complete
+from aura_vmd.metering import Metering
 from aura_vmd.outgoing import ProviderClient, end_to_end
 from aura_vmd.policy import Permit, Policy
 from aura_vmd.problems import ANSWERED_BY, log_unexpected, problem, problem_response
 from aura_vmd.reflection import Search
+from aura_vmd.refusals import Refusals
 
 __all__ = ["Broker", "BrokerLimits"]
 
@@ -73,6 +78,9 @@ class _Call:
     received: int = 0
     problem: str | None = None
     cut: bool = False
+    reader: TokenReader | None = None
+    """Until what the call cost is counted."""
+    sent: int = 0
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     began: float = field(default_factory=time.monotonic)
 
@@ -103,12 +111,17 @@ class Broker:
         policy: Policy,
         provider: ProviderClient,
         actions: ActionLog,
+        meter: Metering,
+        refusals: Refusals,
         limits: BrokerLimits,
     ) -> None:
         self._policy = policy
         self._provider = provider
         self._actions = actions
+        self._meter = meter
+        self._refusals = refusals
         self._limits = limits
+        self._charging: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(limits.calls)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -155,14 +168,56 @@ class Broker:
             headers=request.headers,
             body=body or None,
         )
-        if request.method not in ("GET", "HEAD"):
-            # What may change something outside is recorded before it is asked for.
-            await self._actions.record(call.entry("asked"))
-        async with self._provider.call(outgoing) as answer:
-            call.status = answer.status
-            response = await self._pass_on(request, call, answer, permit)
+        response = await self._counted(request, call, permit, outgoing)
         await self._actions.record(call.entry("answered"))
         return response
+
+    async def _counted(
+        self, request: web.BaseRequest, call: _Call, permit: Permit, outgoing: OutgoingRequest
+    ) -> web.StreamResponse:
+        """The call, counted before it is made; what it cost is counted however it ends."""
+        taken = await self._meter.take(permit.decision)
+        sent = False
+        try:
+            if request.method not in ("GET", "HEAD"):
+                # What may change something outside is recorded before it is asked for.
+                await self._actions.record(call.entry("asked"))
+            sent = True
+            if permit.decision.usage is not None:
+                call.reader = TokenReader(permit.decision.usage)
+                call.sent = len(outgoing.body or b"")
+            async with self._provider.call(
+                outgoing, private_hosts=permit.binding.private_hosts
+            ) as answer:
+                call.status = answer.status
+                return await self._pass_on(request, call, answer, permit)
+        except ProviderUnavailable as error:
+            sent = error.sent
+            raise
+        finally:
+            if sent:
+                # An agent that hangs up has spent what it asked for all the same.
+                await self._charge(call, complete=False)
+            else:
+                await self._meter.refund(taken)
+
+    async def _charge(self, call: _Call, *, complete: bool) -> None:
+        """Count the call's tokens, once."""
+        reader, call.reader = call.reader, None
+        if reader is None:
+            return
+        cost = partial(reader.spent, status=call.status, sent=call.sent, complete=complete)
+        charge = asyncio.create_task(self._spend(cost))
+        self._charging.add(charge)
+        charge.add_done_callback(self._charging.discard)
+        await asyncio.shield(charge)
+
+    async def _spend(self, cost: Callable[[], int]) -> None:
+        await self._meter.spend(await asyncio.to_thread(cost))
+
+    async def settle(self) -> None:
+        """Wait until what was spent is counted; at shutdown."""
+        await asyncio.gather(*self._charging, return_exceptions=True)
 
     def _permit(self, request: web.BaseRequest, call: _Call, path: str) -> Permit:
         if "Content-Encoding" in request.headers or "Upgrade" in request.headers:
@@ -192,7 +247,12 @@ class Broker:
         if answer.status < 200:
             raise ProviderUnavailable("The provider switches protocols without being asked to.")
         limit = self._limits.answer_body
-        search = Search(permit.held.needles, encoding=answer.headers.get("Content-Encoding", ""))
+        watch = None
+        if call.reader is not None:
+            call.reader.begin(answer.headers.get("Content-Type", ""))
+            watch = call.reader.feed
+        encoding = answer.headers.get("Content-Encoding", "")
+        search = Search(permit.held.needles, encoding=encoding, watch=watch)
         search.headers(answer.headers.items())
         if (answer.content_length or 0) > limit and request.method != "HEAD":
             raise _too_long(limit)
@@ -207,6 +267,7 @@ class Broker:
                 break
         if over:
             start += search.rest()
+            await self._charge(call, complete=True)
             _check_pace(permit.binding, answer, bytes(start))
             return _ending(_response(web.Response(status=answer.status, body=bytes(start)), answer))
         response = _ending(_response(web.StreamResponse(status=answer.status), answer))
@@ -218,6 +279,8 @@ class Broker:
                 if call.received > limit:
                     raise _too_long(limit)
                 await response.write(search.feed(piece))
+            # Before the agent sees the end: its next call finds what this one cost.
+            await self._charge(call, complete=True)
             await response.write(search.rest())
             await response.write_eof()
         except BaseException:
@@ -229,7 +292,10 @@ class Broker:
         call.rule = getattr(error, "rule", None) or call.rule
         call.problem = problem(error)["type"].rpartition(":")[2]
         outcome = "refused" if call.status is None else "withheld"
-        await self._actions.record(call.entry(outcome))
+        entry = call.entry(outcome)
+        await self._actions.record(entry)
+        if isinstance(error, PermissionDenied):
+            await self._refusals.record(entry)
         return problem_response(error)
 
 

@@ -70,12 +70,18 @@ class ControlClient:
         return await self._post("/vm/v1/join", request, signed=False)
 
     async def heartbeat(
-        self, *, revisions: Mapping[str, int], health: Mapping[str, Any]
+        self,
+        *,
+        revisions: Mapping[str, int],
+        health: Mapping[str, Any],
+        conduct: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Report; the answer is ``{"lacking": [...], "heartbeat_seconds": n}``."""
+        """Report; the answer is ``{"lacking": [...], "heartbeat_seconds": n}``, and what answers
+        the ``conduct`` (what the agent used and was refused)."""
         # Strictly increasing, whatever the clock does: the control plane drops what it saw before.
         issued_at = self._last_report = max(self._last_report + 1, self._now_ms())
         body = {"issued_at": issued_at, "revisions": dict(revisions), "health": dict(health)}
+        body |= conduct or {}
         return _object(await self._post("/vm/v1/heartbeat", _json(body)))
 
     async def pull(self, *, revisions: Mapping[str, int]) -> dict[str, Any]:

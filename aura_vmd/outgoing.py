@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import ipaddress
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -14,15 +13,13 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from aura_core import __version__
-from aura_core.errors import InvalidInput, PermissionDenied, ProviderUnavailable
+from aura_core.addresses import may_connect
+from aura_core.errors import AddressRefused, InvalidInput, ProviderUnavailable
 from aura_core.placement import OutgoingRequest
 
-__all__ = ["GlobalResolver", "ProviderClient", "end_to_end", "is_public", "provider_client"]
+__all__ = ["CheckedResolver", "ProviderClient", "end_to_end", "provider_client"]
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052 §2.1
-_NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")  # RFC 8215
 
 _DROPPED = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
@@ -33,38 +30,30 @@ _DROPPED = frozenset(
 daemon's at the provider, and as good as the credential."""
 
 
-def is_public(address: str) -> bool:
-    """Whether an address belongs to the internet at large; IPv4 inside IPv6 counts as IPv4."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    inner: ipaddress.IPv4Address | None = None
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip in _NAT64_LOCAL:
-            return False
-        inner = ip.ipv4_mapped or ip.sixtofour
-        if ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    return ip.is_global and not ip.is_multicast and (inner is None or inner.is_global)
+class CheckedResolver(AbstractResolver):
+    """Resolves names to addresses that may be connected to (``aura_core.addresses``).
 
-
-class GlobalResolver(AbstractResolver):
-    """Resolves names to public addresses only.
-
-    A manifest names hosts, and whoever runs their DNS says where they lie: the metadata service of
-    a cloud, the control plane's network, the machine itself. Checking what was resolved, at the
-    moment of connecting, leaves no second look-up that could answer otherwise (DNS rebinding).
+    The connector connects to just what this answers. ``inside``: the names are those that the
+    operator lets lie inside their network.
     """
 
-    def __init__(self, inner: AbstractResolver) -> None:
+    def __init__(self, inner: AbstractResolver, *, inside: bool = False) -> None:
         self._inner = inner
+        self._inside = inside
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
-        public = [result for result in found if is_public(result["host"])]
-        if not public:
-            raise _private_address()
-        return public
+        opened = (host,) if self._inside else ()
+        usable = [
+            result
+            for result in found
+            if may_connect(result["host"], host=host, private_hosts=opened)
+        ]
+        if not usable:
+            raise AddressRefused(host)
+        return usable
 
     async def close(self) -> None:
         await self._inner.close()
@@ -77,18 +66,18 @@ async def provider_client(
     read_seconds: float = 60.0,
     resolver: AbstractResolver | None = None,
 ) -> AsyncIterator[ProviderClient]:
-    """A client with connections of its own.
-
-    Plain http is for loopback: a provider on the same machine, as the operator has chosen. It has
-    a session of its own, because the other one reaches public addresses only.
+    """A client with connections of its own, in three sessions that share none: for public
+    addresses, for names that the operator lets lie inside their network, and for plain http to
+    loopback: a provider on the same machine, as the operator has chosen.
     """
     timeout = aiohttp.ClientTimeout(total=total_seconds, sock_connect=10.0, sock_read=read_seconds)
-    checked = GlobalResolver(resolver or aiohttp.ThreadedResolver())
+    names = resolver or aiohttp.ThreadedResolver()
     async with (
-        _session(timeout, checked) as public,
+        _session(timeout, CheckedResolver(names)) as public,
+        _session(timeout, CheckedResolver(names, inside=True)) as inside,
         _session(timeout, aiohttp.ThreadedResolver()) as loopback,
     ):
-        yield ProviderClient(public=public, loopback=loopback)
+        yield ProviderClient(public=public, inside=inside, loopback=loopback)
 
 
 def _session(timeout: aiohttp.ClientTimeout, resolver: AbstractResolver) -> aiohttp.ClientSession:
@@ -108,19 +97,28 @@ def _session(timeout: aiohttp.ClientTimeout, resolver: AbstractResolver) -> aioh
 class ProviderClient:
     """Sends placed requests."""
 
-    def __init__(self, *, public: aiohttp.ClientSession, loopback: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        *,
+        public: aiohttp.ClientSession,
+        inside: aiohttp.ClientSession,
+        loopback: aiohttp.ClientSession,
+    ) -> None:
         self._public = public
+        self._inside = inside
         self._loopback = loopback
 
     @asynccontextmanager
-    async def call(self, request: OutgoingRequest) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def call(
+        self, request: OutgoingRequest, *, private_hosts: Collection[str] = ()
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One call; the body is still to be read.
 
-        Raises ``ProviderUnavailable``, ``PermissionDenied`` (rule ``address``) and
-        ``InvalidInput``. No message holds text of the exception underneath: some of them quote the
-        URL or a header, and with it the credential.
+        Raises ``ProviderUnavailable``, ``AddressRefused`` and ``InvalidInput``. No message holds
+        text of the exception underneath: some of them quote the URL or a header, and with it the
+        credential.
         """
-        session = self._session_for(request.url)
+        session = self._session_for(request.url, private_hosts)
         headers = {**request.headers, "accept-encoding": "identity"}
         try:
             async with session.request(
@@ -134,7 +132,15 @@ class ProviderClient:
                 yield answer
         except aiohttp.ClientConnectorError as error:
             raise ProviderUnavailable(
-                f"The provider cannot be reached ({type(error.os_error).__name__})."
+                f"The provider cannot be reached ({type(error.os_error).__name__}).", sent=False
+            ) from None
+        except aiohttp.InvalidURL:  # a host that is spelled like an address and is none, for one
+            raise ProviderUnavailable(
+                "The provider's address cannot be called.", sent=False
+            ) from None
+        except aiohttp.ConnectionTimeoutError:
+            raise ProviderUnavailable(
+                "The provider cannot be reached in time.", sent=False
             ) from None
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise ProviderUnavailable(
@@ -143,21 +149,22 @@ class ProviderClient:
         except ValueError:
             raise InvalidInput("The request holds characters that HTTP does not carry.") from None
 
-    def _session_for(self, url: str) -> aiohttp.ClientSession:
+    def _session_for(self, url: str, private_hosts: Collection[str]) -> aiohttp.ClientSession:
         parts = urlsplit(url)
         host = parts.hostname or ""
         if parts.scheme == "http":
             if host not in _LOOPBACK_NAMES:
-                raise _private_address()
+                raise AddressRefused(host)
             return self._loopback
+        session = self._inside if host in private_hosts else self._public
         # The connector does not resolve a literal address, so it is checked here.
         try:
-            public = is_public(host)
+            usable = may_connect(host, host=host, private_hosts=private_hosts)
         except ValueError:
-            return self._public
-        if not public:
-            raise _private_address()
-        return self._public
+            return session
+        if not usable:
+            raise AddressRefused(host)
+        return session
 
 
 def end_to_end(answer: aiohttp.ClientResponse) -> Iterator[tuple[str, str]]:
@@ -167,10 +174,3 @@ def end_to_end(answer: aiohttp.ClientResponse) -> Iterator[tuple[str, str]]:
     for name, value in answer.headers.items():
         if name.lower() not in dropped and not name.lower().startswith("aura-"):
             yield name, value
-
-
-def _private_address() -> PermissionDenied:
-    return PermissionDenied(
-        "The provider's host is at an address that is not public, so it is not called.",
-        rule="address",
-    )

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from aura_core.credentials import BrokerBinding, CredentialPayload
 from aura_core.errors import InvalidInput, NotFound, RefreshFailed
-from aura_core.permissions import require
+from aura_core.permissions import Decision, require
 from aura_core.placement import Target, resolve_target
 from aura_vmd.holdings import HeldCredential, Holdings
 
@@ -33,11 +33,15 @@ class CredentialExpired(RefreshFailed):
 
 @dataclass(frozen=True, kw_only=True)
 class Permit:
-    """A call that may be made: with this credential, to this target, by this rule."""
+    """A call that may be made: with this credential, to this target, by this decision."""
 
     held: HeldCredential
     target: Target
-    rule: str
+    decision: Decision
+
+    @property
+    def rule(self) -> str:
+        return self.decision.rule
 
     @property
     def payload(self) -> CredentialPayload:
@@ -85,7 +89,7 @@ class Policy:
         target = resolve_target(binding, _complete(binding, path, host))
         decision = require(binding, self._holdings.permissions, method=method, target=target)
         self._check_life(held)
-        return Permit(held=held, target=target, rule=decision.rule)
+        return Permit(held=held, target=target, decision=decision)
 
     def _check_life(self, held: HeldCredential) -> None:
         if not held.is_expired(self._now()):

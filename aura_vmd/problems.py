@@ -32,6 +32,7 @@ _STATUS: tuple[tuple[type[errors.AuraError], int, str], ...] = (
     (errors.EnvelopeError, 422, "Does not open"),
     (errors.InvalidInput, 400, "Request cannot be used"),
     (errors.NotFound, 404, "Not found"),
+    (errors.LimitReached, 429, "A limit of the agent is used up"),
     (errors.PermissionDenied, 403, "Refused"),
     (errors.ReauthorizationRequired, 503, "Connection needs its user"),
     (errors.RefreshFailed, 503, "Credential has expired"),
@@ -73,7 +74,7 @@ def problem_response(error: BaseException) -> web.Response:
     headers = {ANSWERED_BY: "broker"}
     if document["status"] == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="aura"'
-    if isinstance(error, errors.RateLimited):
+    if isinstance(error, errors.RateLimited | errors.LimitReached):
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     response = web.Response(
         body=json.dumps(document).encode(),

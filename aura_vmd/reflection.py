@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
 from aura_core.credentials import CredentialPayload, fill
@@ -63,7 +63,15 @@ class Search:
     held back until more has come.
     """
 
-    def __init__(self, wanted: tuple[bytes, ...], *, encoding: str = "identity") -> None:
+    def __init__(
+        self,
+        wanted: tuple[bytes, ...],
+        *,
+        encoding: str = "identity",
+        watch: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """``watch`` is given the plain bytes of the body, as they come."""
+        self._watch = watch
         self._wanted = wanted
         self._overlap = max((len(needle) for needle in wanted), default=1) - 1
         self._held = b""
@@ -80,8 +88,13 @@ class Search:
         ``encoding`` and ``size`` where the answer cannot be searched)."""
         window = self._held + piece
         self._look(window)
-        if self._decoder is not None:
+        if self._decoder is None:
+            if self._watch is not None:
+                self._watch(piece)
+        else:
             for part in self._decoder.feed(piece):
+                if self._watch is not None:
+                    self._watch(part)
                 both = self._decoded + part
                 self._look(both)
                 self._decoded = both[-self._overlap :] if self._overlap else b""

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from aura_core.errors import AuraError, RevisionConflict, StaleRevision
+from aura_vmd.conduct import Conduct
 from aura_vmd.inbox import Inbox
 from aura_vmd.problems import log_unexpected
 from aura_vmd.skills import Skills
@@ -33,7 +34,11 @@ class ControlPlane(Protocol):
     """What syncing needs of the control plane. Each method raises ``AuraError``."""
 
     async def heartbeat(
-        self, *, revisions: Mapping[str, int], health: Mapping[str, Any]
+        self,
+        *,
+        revisions: Mapping[str, int],
+        health: Mapping[str, Any],
+        conduct: Mapping[str, Any],
     ) -> dict[str, Any]: ...
 
     async def pull(self, *, revisions: Mapping[str, int]) -> dict[str, Any]: ...
@@ -53,6 +58,7 @@ class Sync:
         store: Store,
         skills: Skills,
         report: Callable[[], Awaitable[Mapping[str, Any]]],
+        conduct: Conduct,
         heartbeat_seconds: int,
     ) -> None:
         self._control = control
@@ -60,6 +66,7 @@ class Sync:
         self._store = store
         self._skills = skills
         self._report = report
+        self._conduct = conduct
         self._seconds = _bounded(heartbeat_seconds)
         self._eager = _EAGER
         self._wanted = asyncio.Event()
@@ -99,7 +106,10 @@ class Sync:
     async def _beat(self) -> None:
         await self._skills.settle()
         health = await self._report()
-        answer = await self._control.heartbeat(revisions=self._store.revisions(), health=health)
+        said = self._conduct.report()
+        answer = await self._control.heartbeat(
+            revisions=self._store.revisions(), health=health, conduct=said
+        )
         self._hurry(ready=health["runtime"]["ready"])
         seconds = answer.get("heartbeat_seconds")
         if type(seconds) is int:
@@ -107,6 +117,8 @@ class Sync:
         await self._hand_in()
         if answer.get("lacking") or self._store.damaged:
             await self._pull()
+        # Last: a disk that takes no line of it must not keep anything from being delivered.
+        await self._conduct.answered(said, answer)
 
     def _hurry(self, *, ready: bool) -> None:
         """While the runtime starts, somebody waits for the news: report sooner, then less often."""

@@ -15,7 +15,7 @@ from aura_control.db.models import Delivery, Instance
 from aura_control.services import agents
 from aura_control.services.agents import AgentChanges, AgentView, NewAgent
 from aura_control.services.composing import RUNTIME_CONFIG
-from aura_core.permissions import AgentPermissions
+from aura_core.permissions import LARGEST, AgentPermissions, CallLimits, DomainPattern
 
 __all__ = [
     "create_agent",
@@ -42,10 +42,21 @@ Integrations = Annotated[list[Word], Field(max_length=1000)]
 
 
 class _Permissions(Body):
+    """As in :class:`AgentPermissions`, whose own checks of domains and numbers it applies."""
+
     scopes: Annotated[list[Scope], Field(max_length=200)] = Field(default_factory=list)
+    rate_limits: Annotated[dict[Scope, CallLimits], Field(max_length=200)] = Field(
+        default_factory=dict
+    )
+    allowed_domains: Annotated[list[DomainPattern], Field(max_length=500)] | None = None
+    max_daily_token_spend: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
 
     def value(self) -> AgentPermissions:
-        return AgentPermissions(scopes=frozenset(self.scopes))
+        return AgentPermissions.model_validate(self.model_dump())
+
+    def changes(self) -> dict[str, Any]:
+        """The members that the body names, as they are stored."""
+        return self.value().model_dump(mode="json", include=self.model_fields_set)
 
 
 class _NewAgent(Body):
@@ -102,14 +113,15 @@ async def get_agent(request: Request) -> JSONResponse:
 
 
 async def update_agent(request: Request) -> JSONResponse:
-    """Only what the body names changes; ``integrations: null`` means all connections."""
+    """Only what the body names changes, within ``permissions`` too: a client that knows scopes
+    alone takes no limit away. ``integrations: null`` means all connections."""
     principal = await authenticate(request)
     body = await read_body(request, _Changes)
     changes = AgentChanges(
         fields=frozenset(body.model_fields_set),
         name=body.name,
         persona=body.persona,
-        permissions=body.permissions.value(),
+        permissions=body.permissions.changes(),
         config=body.config,
         integrations=None if body.integrations is None else tuple(body.integrations),
     )
@@ -152,7 +164,7 @@ def agent_document(view: AgentView) -> dict[str, Any]:
         "compute": agent.compute,
         "runtime": agent.runtime,
         "persona": agent.persona,
-        "permissions": {"scopes": sorted(agent.permissions.get("scopes", ()))},
+        "permissions": _permissions_document(agent.permissions),
         "config": agent.config.get(RUNTIME_CONFIG, {}),
         "integrations": None if view.integrations is None else [*view.integrations],
         "state": instance.state.value if instance else None,
@@ -162,6 +174,12 @@ def agent_document(view: AgentView) -> dict[str, Any]:
         "instance": None if instance is None else _instance_document(instance),
         "deliveries": [_delivery_document(row) for row in view.deliveries],
     }
+
+
+def _permissions_document(stored: dict[str, Any]) -> dict[str, Any]:
+    permissions = AgentPermissions.model_validate(stored)
+    document = permissions.model_dump(mode="json", exclude={"kind"}, exclude_defaults=True)
+    return {**document, "scopes": sorted(permissions.scopes)}
 
 
 def _instance_document(instance: Instance) -> dict[str, Any]:

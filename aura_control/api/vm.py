@@ -19,7 +19,9 @@ from aura_control.composition import Services
 from aura_control.db.models import Instance
 from aura_control.db.transaction import Transaction
 from aura_control.services import enrolment, heartbeats, machines
+from aura_control.services.conduct import Conduct, Refusal
 from aura_core.errors import MalformedMessage
+from aura_core.permissions import Count
 
 __all__ = ["ack", "heartbeat", "join", "pull"]
 
@@ -27,13 +29,48 @@ Subject = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-
 Revision = Annotated[int, Field(ge=0, lt=2**53)]
 Revisions = Annotated[dict[Subject, Revision], Field(max_length=1024)]
 
+_Printable = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]{0,256}$")]
+
 B = TypeVar("B", bound=Body)
+
+
+class _Count(Body):
+    what: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_:]{0,159}$")]
+    minute: Revision
+    number: Revision
+
+
+class _Usage(Body):
+    counts: Annotated[list[_Count], Field(max_length=256)]
+    since: Revision
+
+
+class _Refusal(Body):
+    seq: Revision
+    at: Annotated[str, StringConstraints(pattern=r"^[0-9:.TZ+-]{0,40}$")]
+    method: _Printable
+    provider: _Printable
+    host: _Printable
+    path: _Printable
+    rule: _Printable
+    left_out: Revision = 0
 
 
 class _Heartbeat(Body):
     issued_at: Revision
     revisions: Revisions
     health: JsonObject
+    usage: _Usage | None = None
+    refused: Annotated[list[_Refusal], Field(max_length=100)] = Field(default_factory=list)
+
+    @property
+    def conduct(self) -> Conduct:
+        counts = self.usage.counts if self.usage else ()
+        return Conduct(
+            counts=tuple(Count(c.what, c.minute, c.number) for c in counts),
+            since=self.usage.since if self.usage else None,
+            refused=tuple(Refusal(**refusal.model_dump()) for refusal in self.refused),
+        )
 
 
 class _Pull(Body):
@@ -51,10 +88,13 @@ async def join(request: Request) -> Response:
 
 
 async def heartbeat(request: Request) -> JSONResponse:
-    """``{"lacking": [subjects], "heartbeat_seconds": n}``."""
+    """``{"lacking": [subjects], "heartbeat_seconds": n}``, and where the machine reported what its
+    agent used or was refused, ``usage`` and ``refused_seen``."""
     services = services_of(request)
 
-    async def take(tx: Transaction, instance: Instance, body: _Heartbeat) -> tuple[str, ...]:
+    async def take(
+        tx: Transaction, instance: Instance, body: _Heartbeat
+    ) -> tuple[tuple[str, ...], dict[str, Any]]:
         return await heartbeats.heartbeat(
             services,
             tx,
@@ -62,14 +102,19 @@ async def heartbeat(request: Request) -> JSONResponse:
             issued_at=body.issued_at,
             revisions=body.revisions,
             report=body.health,
+            conduct=body.conduct,
         )
 
-    instance, lacking = await _signed(request, services, _Heartbeat, take)
+    instance, (lacking, answer) = await _signed(request, services, _Heartbeat, take)
     await heartbeats.tell_progress(services.workflows, instance)
     if lacking:
         services.deliverer.wake()
     return JSONResponse(
-        {"lacking": [*lacking], "heartbeat_seconds": services.settings.heartbeat_seconds}
+        {
+            "lacking": [*lacking],
+            "heartbeat_seconds": services.settings.heartbeat_seconds,
+            **answer,
+        }
     )
 
 

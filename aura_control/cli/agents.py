@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from aura_control.cli.boundaries import boundaries, described
 from aura_control.cli.files import read_json_file
 from aura_control.cli.output import ExitCode, Output
 from aura_control.cli.remote import Remote
@@ -28,6 +29,17 @@ def create(
     scope: Annotated[
         list[str] | None, typer.Option(help="What the agent may do, e.g. email:read.")
     ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help="How often a scope may be used, e.g. email:send=10/hour."),
+    ] = None,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these hosts may be called: api.example.com or *.example.com."),
+    ] = None,
+    daily_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of language models in any 24 hours.")
+    ] = None,
     integration: Annotated[
         list[str] | None, typer.Option(help="Only these; all connections when left out.")
     ] = None,
@@ -41,7 +53,8 @@ def create(
     """Deploy an agent. Exits 1 if it does not come to run."""
     output = Output(as_json=as_json)
     api = remote(data_dir, output)
-    body: dict[str, Any] = {"name": name, "permissions": {"scopes": sorted(scope or [])}}
+    permissions = boundaries(scope, limit, domain, daily_tokens)
+    body: dict[str, Any] = {"name": name, "permissions": permissions}
     if integration:
         body["integrations"] = integration
     if compute:
@@ -89,6 +102,8 @@ def show(agent_id: str, data_dir: DataDir = None, as_json: Json = False) -> None
     if as_json:
         return
     output.line(f"({agent['id']}) is {agent['state']}", lead=agent["name"])
+    for line in described(agent["permissions"]):
+        output.line(f"  {line}")
     output.table(
         ["SUBJECT", "OP", "DESIRED", "ACKNOWLEDGED"],
         [

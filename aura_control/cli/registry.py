@@ -18,5 +18,6 @@ def open_registry(settings: Settings) -> Registry:
         manifest_dirs=settings.manifests,
         allow_loopback_http=settings.allow_loopback_http,
         relocations=settings.twins,
+        private_hosts=settings.private_hosts,
         context=HostContext(data_dir=settings.data_dir, settings=own),
     )

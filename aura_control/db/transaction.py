@@ -14,6 +14,7 @@ from aura_control.db.repositories.events import Events
 from aura_control.db.repositories.gauges import Gauges
 from aura_control.db.repositories.instances import Instances
 from aura_control.db.repositories.integrations import Integrations
+from aura_control.db.repositories.limits import Limits
 from aura_control.db.repositories.oauth import OAuthTransactions
 from aura_control.db.repositories.revocations import Revocations
 from aura_control.db.repositories.tenants import Tenants
@@ -43,6 +44,7 @@ class Transaction:
         self.agents = Agents(*parts)
         self.instances = Instances(*parts)
         self.deliveries = Deliveries(*parts)
+        self.limits = Limits(*parts)
         self.events = Events(*parts)
         self.audit = Audit(*parts)
         self.gauges = Gauges(*parts)

@@ -66,7 +66,8 @@ class AgentChanges:
     fields: frozenset[str]
     name: str = ""
     persona: Mapping[str, str] = field(default_factory=dict)
-    permissions: AgentPermissions = field(default_factory=AgentPermissions)
+    permissions: Mapping[str, Any] = field(default_factory=dict)
+    """Members of :class:`AgentPermissions`, as they are stored; those left out stay as they are."""
     config: Mapping[str, Any] = field(default_factory=dict)
     integrations: tuple[str, ...] | None = None
 
@@ -263,7 +264,8 @@ def _values(agent: Agent, changes: AgentChanges) -> dict[str, Any]:
     if "persona" in changes.fields:
         values["persona"] = dict(changes.persona)
     if "permissions" in changes.fields:
-        values["permissions"] = changes.permissions.model_dump(mode="json")
+        merged = AgentPermissions.model_validate({**agent.permissions, **changes.permissions})
+        values["permissions"] = merged.model_dump(mode="json")
     config = dict(agent.config)
     if "config" in changes.fields:
         config[RUNTIME_CONFIG] = dict(changes.config)

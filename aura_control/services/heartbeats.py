@@ -12,6 +12,7 @@ from aura_control.db.models import Delivery, Instance
 from aura_control.db.models import InstanceState as S
 from aura_control.db.transaction import Transaction
 from aura_control.ports import Workflows
+from aura_control.services.conduct import Conduct, take_conduct
 from aura_control.services.delivery import (
     POLICY,
     catch_up,
@@ -79,8 +80,9 @@ async def heartbeat(
     issued_at: int,
     revisions: Mapping[str, int],
     report: Mapping[str, Any],
-) -> tuple[str, ...]:
-    """Takes in a heartbeat; the subjects that the machine lacks.
+    conduct: Conduct,
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Takes in a heartbeat; the subjects that the machine lacks, and what answers the conduct.
 
     ``issued_at`` (milliseconds, the machine's clock) strictly increases: raises Conflict for a
     heartbeat that was recorded and sent again. Raises InvalidInput for a report in another form.
@@ -106,7 +108,7 @@ async def heartbeat(
     missing = await catch_up(tx, instance=instance, observed=revisions)
     half = await half_installed(tx, instance=instance, wanted=wanted)
     await _move(tx, instance, judge(health) or _needs_new_machine(half))
-    return missing
+    return missing, await take_conduct(tx, instance=instance, conduct=conduct)
 
 
 def _needs_new_machine(folders: Sequence[str]) -> str | None:

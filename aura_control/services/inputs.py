@@ -92,7 +92,9 @@ def check_variables(
             if variable.required:
                 wrong[name] = "is required"
             continue
-        reason = wrong_value(variable, value, hosts=manifest.hosts)
+        reason = wrong_value(
+            variable, value, hosts=manifest.hosts, private_hosts=manifest.private_hosts
+        )
         if reason is not None:
             wrong[name] = reason
         values[name] = value
@@ -117,7 +119,7 @@ def _private_hosts(
         fixed = not any(
             name in template_variables(urlsplit(template).netloc or template) for name in names
         )
-        if not fixed and not is_public_host(host):
+        if not (fixed or is_public_host(host) or host in manifest.private_hosts):
             wrong[names[0]] = "does not lead to a public host"
     return wrong
 

@@ -1,7 +1,8 @@
 """Running a chat tool in the control plane, where the agent's own machine cannot.
 
 It is judged by the same code as on the machine (``aura_core.permissions``): the request that the
-tool makes, not the tool's name, decides what the agent may do.
+tool makes, not the tool's name, decides what the agent may do, and it counts against the same
+limits.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aura_control.db.connection import Connection
 from aura_control.db.models import Agent, ConnectionState
 from aura_control.services.agents import own
+from aura_control.services.conduct import AgentMeter
 from aura_control.services.delivery import may_use
 from aura_control.services.refresh import fresh_envelope
 from aura_core.adapter import binding, placed
@@ -54,12 +56,14 @@ async def run_tool(
     named = {"arguments": sorted(known & arguments.keys())}
     await _audit(services, principal, call, "tool.called", named)
     try:
+        permissions = AgentPermissions.model_validate(call.agent.permissions)
         envelope = await fresh_envelope(services, principal.tenant_id, call.connection)
         api = BoundApi(
             binding(context, envelope.secrets),
             placed(context, envelope.secrets),
             services.http,
-            permissions=AgentPermissions.model_validate(call.agent.permissions),
+            permissions=permissions,
+            meter=AgentMeter(services.database, call.agent, permissions),
         )
         result = await integration.adapter.execute_chat_tool(
             integration.tools, tool, arguments, api

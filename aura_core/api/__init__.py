@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aura_core.api._bound import BoundApi
+from aura_core.api._connecting import CheckedTransport, Resolve
 from aura_core.api._http import MAX_ANSWER, USER_AGENT, Reply, fetch, http_client
 from aura_core.api._outcomes import error_in_success, explain, failure, redact
 from aura_core.rate_limits import document, retry_after
@@ -11,7 +12,9 @@ __all__ = [
     "MAX_ANSWER",
     "USER_AGENT",
     "BoundApi",
+    "CheckedTransport",
     "Reply",
+    "Resolve",
     "document",
     "error_in_success",
     "explain",

@@ -16,8 +16,15 @@ from pydantic import SecretStr
 from aura_core.api._http import Reply, fetch
 from aura_core.api._outcomes import failure
 from aura_core.credentials import BrokerBinding
-from aura_core.errors import PermissionDenied, RateLimited
-from aura_core.permissions import AgentPermissions, require
+from aura_core.errors import (
+    PermissionDenied,
+    ProviderRejected,
+    ProviderUnavailable,
+    RateLimited,
+    ReauthorizationRequired,
+)
+from aura_core.manifest import TokenUsage
+from aura_core.permissions import AgentPermissions, Decision, Meter, TokenReader, require
 from aura_core.placement import OutgoingRequest, place, resolve_target
 from aura_core.tools import ApiAnswer, ToolApi
 
@@ -36,8 +43,9 @@ class BoundApi(ToolApi):
     """Calls to one provider with one credential.
 
     Every call passes the same checks as on a machine: the host must be one that the manifest
-    names, and with ``permissions`` the agent must hold the scope that the request needs. Nothing
-    is logged here; errors hold the provider's words but no credential.
+    names, with ``permissions`` the agent must hold the scope that the request needs, and with a
+    ``meter`` its limits must leave room for it. Nothing is logged here; errors hold the provider's
+    words but no credential.
     """
 
     def __init__(
@@ -47,6 +55,7 @@ class BoundApi(ToolApi):
         http: httpx.AsyncClient,
         *,
         permissions: AgentPermissions | None = None,
+        meter: Meter | None = None,
         max_wait: float = 15.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         now: Callable[[], datetime] = _utc_now,
@@ -56,6 +65,7 @@ class BoundApi(ToolApi):
         self._fields = dict(fields)
         self._http = http
         self._permissions = permissions
+        self._meter = meter
         self._max_wait = max_wait
         self._sleep = sleep
         self._now = now
@@ -71,24 +81,50 @@ class BoundApi(ToolApi):
         headers: Mapping[str, str] | None = None,
     ) -> ApiAnswer:
         """See :meth:`ToolApi.send`. A call that the provider put off is sent again, because it was
-        not carried out; all others are sent once."""
+        not carried out; all others are sent once. However often it is sent, it counts once."""
         sent = {name.lower(): value for name, value in (headers or {}).items()}
         if json is not None:
             body = jsonlib.dumps(json).encode()
             sent.setdefault("content-type", "application/json")
         target = resolve_target(self._binding, _with_query(url, query))
+        decision = None
         if self._permissions is not None:
-            require(self._binding, self._permissions, method=method, target=target)
+            decision = require(self._binding, self._permissions, method=method, target=target)
         request = place(
             self._binding, self._fields, method=method, target=target, headers=sent, body=body
         )
-        answer = await self._within_limits(request)
+        answer = await self._counted(request, decision)
         self._refuse_reflection(answer)
         return ApiAnswer(
             status=answer.status,
             headers={k: v for k, v in answer.headers.items() if k != "set-cookie"},
             body=answer.body,
         )
+
+    async def _counted(self, request: OutgoingRequest, decision: Decision | None) -> Reply:
+        """The call, counted before it is made; what it cost is counted however it ended."""
+        if self._meter is None or decision is None:
+            return await self._within_limits(request)
+        taken = await self._meter.take(decision)
+        answer: Reply | None = None
+        costs = decision.usage is not None
+        try:
+            answer = await self._within_limits(request)
+        except ProviderUnavailable as error:
+            costs = costs and error.sent
+            if not error.sent:
+                await self._meter.refund(taken)
+            raise
+        except (RateLimited, ReauthorizationRequired):
+            costs = False  # the provider said no, and counts nothing for that
+            raise
+        except ProviderRejected as error:
+            costs = costs and error.status is None  # its answer came, and was too large
+            raise
+        finally:
+            if decision.usage is not None and costs:
+                await asyncio.shield(self._meter.spend(_tokens(decision.usage, request, answer)))
+        return answer
 
     async def _within_limits(self, request: OutgoingRequest) -> Reply:
         waited, attempt = 0.0, 0
@@ -137,6 +173,18 @@ class BoundApi(ToolApi):
                     "which is withheld.",
                     rule="reflected",
                 )
+
+
+def _tokens(usage: TokenUsage, request: OutgoingRequest, answer: Reply | None) -> int:
+    reader = TokenReader(usage)
+    if answer is not None:
+        reader.begin(answer.headers.get("content-type", ""))
+        reader.feed(answer.body)
+    return reader.spent(
+        status=None if answer is None else answer.status,
+        sent=len(request.body or b""),
+        complete=answer is not None,
+    )
 
 
 def _with_query(url: str, query: Mapping[str, str | int | bool | Iterable[str]] | None) -> str:

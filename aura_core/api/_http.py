@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
 import aura_core
+from aura_core.api._connecting import CheckedTransport
 from aura_core.errors import ProviderRejected, ProviderUnavailable
 from aura_core.tools import ApiAnswer
 
@@ -28,10 +29,19 @@ class Reply(ApiAnswer):
     cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
+_LIMITS = httpx.Limits(max_connections=200, max_keepalive_connections=40)
+
+
 def http_client(
-    *, timeout: float = 20.0, transport: httpx.AsyncBaseTransport | None = None
+    *,
+    timeout: float = 20.0,
+    transport: httpx.AsyncBaseTransport | None = None,
+    private_hosts: Iterable[str] = (),
 ) -> httpx.AsyncClient:
     """The client that all calls to providers share. ``timeout`` (seconds) is for each read.
+
+    It connects to public addresses only, but for ``private_hosts`` and for URLs that say loopback
+    themselves; a call to another raises :class:`AddressRefused`.
 
     It follows no redirect, because a redirect would carry a credential to a host that nobody
     checked; takes no proxy from the environment; and keeps no cookies, because one user's session
@@ -43,8 +53,7 @@ def http_client(
         trust_env=False,
         cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
         headers={"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"},
-        limits=httpx.Limits(max_connections=200, max_keepalive_connections=40),
-        transport=transport,
+        transport=transport or CheckedTransport(limits=_LIMITS, private_hosts=private_hosts),
     )
 
 
@@ -60,10 +69,14 @@ async def fetch(
 ) -> Reply:
     """One call and its whole answer, of at most ``limit`` bytes, within ``deadline`` seconds.
 
-    Raises :class:`ProviderUnavailable` for a call without an answer and :class:`ProviderRejected`
-    for one that is too large. Messages name the host only: the rest of a URL can be secret.
+    Raises :class:`ProviderUnavailable` for a call without an answer, :class:`AddressRefused` for
+    a host at an address that is not public, and :class:`ProviderRejected` for an answer that is
+    too large. Messages name the host only: the rest of a URL can be secret.
     """
-    request = http.build_request(method, url, headers=dict(headers or {}), content=content)
+    try:
+        request = http.build_request(method, url, headers=dict(headers or {}), content=content)
+    except httpx.InvalidURL:  # a host that is spelled like an address and is none, for one
+        raise ProviderUnavailable("The provider's address cannot be called.", sent=False) from None
     host = request.url.host
     try:
         async with asyncio.timeout(deadline):
@@ -74,6 +87,10 @@ async def fetch(
                 await response.aclose()
     except TimeoutError:
         raise ProviderUnavailable(f"{host} did not answer within {deadline:g} seconds.") from None
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+        raise ProviderUnavailable(
+            f"{host} did not answer: {type(error).__name__}.", sent=False
+        ) from None
     except httpx.HTTPError as error:
         raise ProviderUnavailable(f"{host} did not answer: {type(error).__name__}.") from None
     return Reply(

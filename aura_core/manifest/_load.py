@@ -43,8 +43,9 @@ def load_manifest(
         raise ManifestError(source=source, key="", reason="is not UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ManifestError(source=source, key="", reason=f"is not TOML: {error}") from None
-    if "relocations" in document:
-        raise ManifestError(source=source, key="relocations", reason="is not a key of a manifest")
+    for key in ("relocations", "private_hosts"):  # the operator's settings alone open these
+        if key in document:
+            raise ManifestError(source=source, key=key, reason="is not a key of a manifest")
     try:
         manifest = Manifest.model_validate(document)
     except ValidationError as error:

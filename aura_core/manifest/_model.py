@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
@@ -67,6 +67,8 @@ class Manifest(Frozen):
 
     relocations: Mapping[str, str] = Field(default_factory=dict, exclude=True)
     """Host to origin, set by :meth:`relocated` only: manifests may not name it."""
+    private_hosts: tuple[str, ...] = Field(default=(), exclude=True)
+    """Names that may resolve to private addresses, set by :meth:`with_private_hosts` only."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -202,7 +204,11 @@ class Manifest(Frozen):
             {**_replace(document, chosen.replaces), "hosts": chosen.hosts or self.hosts}
         )
         return moved.model_copy(
-            update={"relocations": self.relocations, "environments": self.environments}
+            update={
+                "relocations": self.relocations,
+                "private_hosts": self.private_hosts,
+                "environments": self.environments,
+            }
         )
 
     def relocated(self, origin: str) -> Manifest:
@@ -213,6 +219,10 @@ class Manifest(Frozen):
         instead of the provider's hosts, so only an operator's setting may ask for it.
         """
         return self.model_copy(update={"relocations": {"*": origin.rstrip("/")}})
+
+    def with_private_hosts(self, names: Iterable[str]) -> Manifest:
+        """The same integration where these names may lie inside the operator's network."""
+        return self.model_copy(update={"private_hosts": tuple(names)})
 
     def locate(self, url: str) -> str:
         """Where to send a request for ``url``: itself, unless this manifest is relocated."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from aura_core.manifest._base import (
     Frozen,
@@ -65,6 +65,32 @@ class Rule(Frozen):
     scope: PermissionScope
     host: HostPattern | None = None
     """Only for this host; ``None``: the host of the API's base URL."""
+
+
+class TokenUsage(Frozen):
+    """Calls that spend a language model's tokens, and where their answer says how many.
+
+    Each of ``tokens`` is one quantity (input, output): a path into the JSON answer, or several
+    paths where plain and streamed answers differ. In a stream of events every ``data:`` line is
+    looked into and the last value of a quantity counts, because models report totals so far.
+    """
+
+    methods: tuple[HttpMethod, ...] = ("POST",)
+    path: Annotated[str, StringConstraints(pattern=r"^/")]
+    """A pattern as in :class:`Rule`."""
+    tokens: Annotated[
+        tuple[Annotated[tuple[JsonPath, ...], Field(min_length=1, max_length=8)], ...],
+        Field(min_length=1, max_length=16),
+    ]
+    host: HostPattern | None = None
+    """Only for this host; ``None``: the host of the API's base URL."""
+
+    @field_validator("tokens", mode="before")
+    @classmethod
+    def _one_path_is_enough(cls, tokens: Any) -> Any:
+        if not isinstance(tokens, list | tuple):
+            return tokens
+        return tuple((one,) if isinstance(one, str) else one for one in tokens)
 
 
 class RateLimit(Frozen):
@@ -160,6 +186,8 @@ class Api(Frozen):
     query: dict[str, str] = Field(default_factory=dict)
     rate_limit: RateLimit = Field(default_factory=RateLimit)
     rules: tuple[Rule, ...] = ()
+    usage: tuple[TokenUsage, ...] = ()
+    """Which calls spend tokens; the first that matches counts."""
 
 
 def snake_case(name: str) -> str:

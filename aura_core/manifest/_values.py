@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from aura_core.manifest._base import is_loopback
 from aura_core.manifest._request import Variable
@@ -21,11 +21,18 @@ _LONGEST = 253
 _PRIVATE_SUFFIXES = ("local", "internal", "localhost", "home", "lan", "arpa", "intranet")
 
 
-def wrong_value(variable: Variable, value: str, *, hosts: Iterable[str] = ()) -> str | None:
+def wrong_value(
+    variable: Variable,
+    value: str,
+    *,
+    hosts: Iterable[str] = (),
+    private_hosts: Collection[str] = (),
+) -> str | None:
     """Why a value may not be used for the variable (without repeating it), or ``None``.
 
     ``hosts`` are the manifest's: a variable that holds scheme and host may only name one of them,
     unless it is the user's own server, that is: unless ``hosts`` holds the variable itself.
+    ``private_hosts`` are names inside the operator's network that the operator allows.
     """
     if not value or len(value) > _LONGEST:
         return f"must have 1 to {_LONGEST} characters"
@@ -34,19 +41,21 @@ def wrong_value(variable: Variable, value: str, *, hosts: Iterable[str] = ()) ->
     if variable.pattern is not None and re.fullmatch(variable.pattern, value) is None:
         return "does not have the expected form"
     if variable.url:
-        return _wrong_url(variable, value, tuple(hosts))
+        return _wrong_url(variable, value, tuple(hosts), private_hosts)
     if variable.choices:
         return None
     if _DANGEROUS.search(value):
         return "holds a character that is not allowed"
     if variable.pattern is None and re.fullmatch(_LABEL, value) is None:
         return "does not have the expected form"
-    if "." in value and not is_public_host(value):
+    if "." in value and not (is_public_host(value) or value in private_hosts):
         return "does not lead to a public host"
     return None
 
 
-def _wrong_url(variable: Variable, value: str, hosts: tuple[str, ...]) -> str | None:
+def _wrong_url(
+    variable: Variable, value: str, hosts: tuple[str, ...], private_hosts: Collection[str]
+) -> str | None:
     rest = value.removeprefix("https://")
     if rest == value:
         return "must begin with https://"
@@ -57,7 +66,7 @@ def _wrong_url(variable: Variable, value: str, hosts: tuple[str, ...]) -> str | 
     trusted = variable.provided_by in ("token_response", "discovery")
     if tail and not (trusted and _PLAIN_PATH.fullmatch(slash + tail)):
         return "must be https:// and a host name, nothing else"
-    if not is_public_host(host):
+    if not (is_public_host(host) or host in private_hosts):
         return "does not lead to a public host"
     open_to_any = any("{" + variable.name + "}" in pattern for pattern in hosts)
     if open_to_any or any(_matches(host, pattern) for pattern in hosts):

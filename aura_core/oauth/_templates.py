@@ -102,7 +102,12 @@ def accept_variables(ctx: Context, found: Mapping[str, Any], *, provided_by: str
         if value is None:
             continue
         text = str(value) if isinstance(value, str | int) else ""
-        reason = wrong_value(variable, text, hosts=ctx.manifest.hosts)
+        reason = wrong_value(
+            variable,
+            text,
+            hosts=ctx.manifest.hosts,
+            private_hosts=ctx.manifest.private_hosts,
+        )
         if reason is not None:
             raise InvalidInput(
                 f"{ctx.manifest.name} answered with a {name} that cannot be used: it {reason}.",

@@ -23,7 +23,7 @@ from aura_core.errors import (
 )
 from aura_core.hookspecs import GROUP
 from aura_core.manifest import Manifest
-from aura_core.registry._catalogue import Entry, Listing, read, relocate
+from aura_core.registry._catalogue import Entry, Listing, open_inside, read, relocate
 from aura_core.registry._loading import Integration, Plugin, import_plugin, integration
 from aura_core.registry._sources import Source, directory_sources, plugin_sources
 
@@ -64,12 +64,14 @@ class Registry:
         manifest_dirs: Iterable[Path | str] = (),
         allow_loopback_http: bool = False,
         relocations: Mapping[str, str] | None = None,
+        private_hosts: Iterable[str] = (),
         context: HostContext | None = None,
         entry_points: Iterable[EntryPoint] | None = None,
     ) -> Registry:
         """Read all manifests: of installed plugins, and ``*.toml`` of the operator's folders.
 
-        ``relocations`` maps an id to the loopback origin of a provider twin. Raises
+        ``relocations`` maps an id to the loopback origin of a provider twin; ``private_hosts`` are
+        names of providers that lie inside the operator's network. Raises
         :class:`ConfigurationError` for a relocation that cannot be; everything else that is wrong
         is listed as quarantined.
         """
@@ -78,7 +80,7 @@ class Registry:
         entries, broken = read(sources, allow_loopback_http=allow_loopback_http)
         return cls(
             sources=sources,
-            entries=relocate(entries, relocations or {}),
+            entries=open_inside(relocate(entries, relocations or {}), tuple(private_hosts)),
             broken=broken,
             context=context,
         )

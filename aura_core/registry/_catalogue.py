@@ -15,7 +15,7 @@ from aura_core.errors import ConfigurationError, ManifestError, PluginError
 from aura_core.manifest import Manifest, is_loopback, load_manifest
 from aura_core.registry._sources import Source
 
-__all__ = ["Entry", "Listing", "read", "relocate"]
+__all__ = ["Entry", "Listing", "open_inside", "read", "relocate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +96,14 @@ def relocate(entries: Mapping[str, Entry], relocations: Mapping[str, str]) -> di
             )
         result[name] = replace(entries[name], manifest=entries[name].manifest.relocated(origin))
     return result
+
+
+def open_inside(entries: Mapping[str, Entry], names: tuple[str, ...]) -> dict[str, Entry]:
+    """Entries whose hosts of these names may resolve to private addresses."""
+    return {
+        key: replace(entry, manifest=entry.manifest.with_private_hosts(names)) if names else entry
+        for key, entry in entries.items()
+    }
 
 
 def _load(path: Path, source: Source, allow_loopback_http: bool) -> Manifest:

@@ -150,10 +150,13 @@ def _of_problem(answer: ApiAnswer) -> errors.AuraError:
     message = str(document.get("detail") or document.get("title") or name)
     hint = document.get("hint")
     hint = hint if isinstance(hint, str) else None
-    if name == "permission-denied":
-        return errors.PermissionDenied(message, rule=str(document.get("rule", "")), hint=hint)
+    wait = document.get("retry_after")
+    seconds = float(wait) if isinstance(wait, int | float) else 1.0
+    rule = str(document.get("rule", ""))
+    if name == "limit-reached":
+        return errors.LimitReached(message, rule=rule, retry_after=seconds, hint=hint)
+    if name in ("permission-denied", "address-refused"):
+        return errors.PermissionDenied(message, rule=rule, hint=hint)
     if name == "rate-limited":
-        wait = document.get("retry_after")
-        seconds = float(wait) if isinstance(wait, int | float) else 1.0
         return errors.RateLimited(message, retry_after=seconds, hint=hint)
     return _PROBLEMS.get(name, errors.ProviderUnavailable)(message, hint=hint)

@@ -19,6 +19,8 @@ from aura_core.errors import ConfigurationError
         ("AURA_PUBLIC_URL", "ftp://aura.example.org"),
         ("AURA_TWINS", "google=https://evil.example.org"),
         ("AURA_TWINS", "google=evil.example"),
+        ("AURA_PRIVATE_HOSTS", "https://git.corp.example"),
+        ("AURA_PRIVATE_HOSTS", "git.corp.example,0x7f.1"),
         ("AURA_PORT", "99999"),
         ("AURA_HEARTBEAT_SECONDS", "0"),
         ("AURA_LOG_LEVEL", "loud"),
@@ -35,7 +37,9 @@ def test_what_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch, name: str, valu
 def test_lists_come_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AURA_MANIFESTS", "/a:/b")
     monkeypatch.setenv("AURA_TWINS", "google=http://127.0.0.1:9000, slack=http://[::1]:9001")
+    monkeypatch.setenv("AURA_PRIVATE_HOSTS", "Git.Corp.Example., 10.0.0.5")
     settings = load_settings()
+    assert settings.private_hosts == ("git.corp.example", "10.0.0.5")
     assert settings.manifests == (Path("/a"), Path("/b"))
     assert settings.twins == {"google": "http://127.0.0.1:9000", "slack": "http://[::1]:9001"}
 

@@ -61,6 +61,8 @@ class Control:
         self.acks_to_lose = 0
         self.acks_at_once: list[int] = []
         self.messages_at_once = 2
+        self.answer: Callable[[dict[str, Any]], dict[str, Any]] = lambda body: {}
+        """What a heartbeat's answer says beside the usual."""
         self.changed = asyncio.Event()
 
     def app(self) -> web.Application:
@@ -151,7 +153,8 @@ class Control:
     def _heartbeat(self, body: dict[str, Any]) -> dict[str, Any]:
         assert body["issued_at"] > max((h["issued_at"] for h in self.heartbeats), default=0)
         self.heartbeats.append(body)
-        return {"lacking": self._lacking(body["revisions"]), "heartbeat_seconds": 1}
+        usual = {"lacking": self._lacking(body["revisions"]), "heartbeat_seconds": 1}
+        return usual | self.answer(body)
 
     def _pull(self, body: dict[str, Any]) -> dict[str, Any]:
         lacking = self._lacking(body["revisions"])

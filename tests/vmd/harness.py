@@ -120,8 +120,9 @@ def basic(**fields: str) -> dict[str, Any]:
     return {"placements": (placement,), "public_fields": ("username",), **fields}
 
 
-def policy(*scopes: str) -> bytes:
-    return AgentPermissions(scopes=frozenset(scopes)).model_dump_json().encode()
+def policy(*scopes: str, **limits: Any) -> bytes:
+    permissions = AgentPermissions.model_validate({"scopes": scopes, **limits})
+    return permissions.model_dump_json().encode()
 
 
 def skill(name: str = "mail-skill", text: str = "print('mail')\n") -> tuple[bytes, bytes]:

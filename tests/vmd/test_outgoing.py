@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from aura_core.errors import PermissionDenied
+from aura_core.addresses import is_public
+from aura_core.errors import AddressRefused, PermissionDenied, ProviderUnavailable
 from aura_core.placement import OutgoingRequest
 from aura_vmd.actions import ActionLog
 from aura_vmd.notify import Notifier
-from aura_vmd.outgoing import GlobalResolver, is_public, provider_client
+from aura_vmd.outgoing import CheckedResolver, provider_client
 
 
 class FakeResolver(AbstractResolver):
@@ -62,6 +63,9 @@ class FakeResolver(AbstractResolver):
         ("2002:a9fe:a9fe::1", False),
         ("64:ff9b:1::a9fe:a9fe", False),
         ("64:ff9b::a9fe:a9fe", False),
+        ("::ffff:93.184.216.34", False),
+        ("2002:5db8:d822::1", False),
+        ("fec0::1", False),
         ("64:ff9b::5db8:d822", True),
     ],
 )
@@ -70,7 +74,7 @@ def test_public_addresses(address: str, public: bool) -> None:
 
 
 async def test_of_several_addresses_only_public_ones_are_used() -> None:
-    resolver = GlobalResolver(FakeResolver("10.0.0.1", "93.184.216.34", "::1"))
+    resolver = CheckedResolver(FakeResolver("10.0.0.1", "93.184.216.34", "::1"))
     found = await resolver.resolve("api.example.com", 443)
     assert [result["host"] for result in found] == ["93.184.216.34"]
 
@@ -80,7 +84,42 @@ async def test_a_name_that_points_into_the_machines_network_is_not_called() -> N
     async with provider_client(resolver=FakeResolver("169.254.169.254")) as provider:
         with pytest.raises(PermissionDenied) as raised:
             await provider.call(request).__aenter__()
-    assert raised.value.rule == "address"
+    assert raised.value.rule == "address:private"
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "private_hosts", "reached"),
+    [
+        ("inside.test", "127.0.0.1", ["inside.test"], True),
+        ("inside.test", "127.0.0.1", [], False),
+        ("inside.test", "127.0.0.1", ["other.test"], False),
+        ("inside.test", "169.254.169.254", ["inside.test"], False),
+        ("127.0.0.1", "", [], False),
+        ("127.0.0.1", "", ["127.0.0.1"], True),
+        ("[::ffff:127.0.0.1]", "", ["::ffff:127.0.0.1"], False),
+        ("2130706433", "127.0.0.1", [], False),
+        ("localhost.", "127.0.0.1", [], False),
+    ],
+)
+async def test_only_the_operators_names_lead_inside(
+    host: str, address: str, private_hosts: list[str], reached: bool
+) -> None:
+    """Through real sockets: a connection that is let through arrives, another never begins."""
+    connections = asyncio.Queue[str]()
+
+    async def arrive(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.put_nowait("arrived")
+        writer.close()
+
+    server = await asyncio.start_server(arrive, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    request = OutgoingRequest(method="GET", url=f"https://{host}:{port}/x", headers={}, body=None)
+    async with server, provider_client(resolver=FakeResolver(address)) as provider:
+        with pytest.raises(ProviderUnavailable) as raised:
+            await provider.call(request, private_hosts=private_hosts).__aenter__()
+    assert not raised.value.sent  # a handshake that fails sends no request either
+    assert reached or host == "2130706433" or isinstance(raised.value, AddressRefused)
+    assert connections.qsize() == reached
 
 
 async def test_plain_http_is_for_loopback() -> None:

@@ -80,7 +80,7 @@ async def test_a_private_address_is_not_called(machine: Machine, url: str) -> No
     await machine.deliver("c-1", credential(binding(url)))
     await machine.deliver("policy", policy("email:read"))
     status, _, body = await ask(machine, "/v1/mailer/mail/1")
-    assert (status, json.loads(body)["rule"]) == (403, "address")
+    assert (status, json.loads(body)["rule"]) == (403, "address:private")
 
 
 async def test_a_body_has_a_limit(root: Path, control: Control, provider: Provider) -> None:

@@ -19,12 +19,14 @@ from aura_control.db.models.connections import (
     PendingRevocation,
 )
 from aura_control.db.models.journal import AuditHead, AuditLog, Event
+from aura_control.db.models.limits import AgentUsage, RefusalMark
 from aura_control.db.models.tenants import ApiToken, Tenant, TenantKey, User
 
 __all__ = [
     "NEXT_STATES",
     "Agent",
     "AgentIntegration",
+    "AgentUsage",
     "ApiToken",
     "AuditHead",
     "AuditLog",
@@ -38,6 +40,7 @@ __all__ = [
     "Integration",
     "OAuthTransaction",
     "PendingRevocation",
+    "RefusalMark",
     "Tenant",
     "TenantKey",
     "User",

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 
 from aura_control.db.columns import new_id
-from aura_control.db.models import Agent, AgentIntegration
+from aura_control.db.models import Agent, AgentIntegration, AgentUsage
 from aura_control.db.repositories.base import Repository
 from aura_core.errors import NotFound
 
@@ -97,6 +97,7 @@ class Agents(Repository):
             .values(deleted_at=self._now, updated_at=self._now)
         )
         if done:
+            await self._session.execute(delete(AgentUsage).where(AgentUsage.agent_id == agent_id))
             await self._audit(tenant_id, agent_id, "agent.deleted", actor, {})
         return done
 

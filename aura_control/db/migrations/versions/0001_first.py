@@ -24,6 +24,7 @@ def upgrade() -> None:
     _connections()
     _revocations()
     _agents()
+    _limits()
 
 
 def _people() -> None:
@@ -334,3 +335,30 @@ def _agents() -> None:
     )
     op.create_index("ix_deliveries_next_attempt_at", "deliveries", ["next_attempt_at"])
     op.create_index("ix_deliveries_tenant_id", "deliveries", ["tenant_id"])
+
+
+def _limits() -> None:
+    """What agents used of their limits, and how far machines' refusals were taken."""
+    op.create_table(
+        "agent_usage",
+        sa.Column("agent_id", sa.Text(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("what", sa.Text(), nullable=False),
+        sa.Column("minute", sa.BigInteger(), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["agent_id"], ["agents.id"], name="fk_agent_usage_agent_id"),
+        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name="fk_agent_usage_tenant_id"),
+        sa.PrimaryKeyConstraint("agent_id", "source", "what", "minute", name="pk_agent_usage"),
+    )
+    op.create_table(
+        "refusal_marks",
+        sa.Column("instance_id", sa.Text(), nullable=False),
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["instance_id"], ["instances.id"], name="fk_refusal_marks_instance_id"
+        ),
+        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name="fk_refusal_marks_tenant_id"),
+        sa.PrimaryKeyConstraint("instance_id", name="pk_refusal_marks"),
+    )

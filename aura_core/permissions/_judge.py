@@ -1,4 +1,4 @@
-"""What an agent may do, and the one judgement of it that broker and control plane share.
+"""The one judgement of a request that broker and control plane share.
 
 The request itself is judged, whatever tool it claims to come from: the manifest's rules map method
 and path to a permission scope, and what no rule names needs ``api:outbound``.
@@ -7,36 +7,35 @@ and path to a permission scope, and what no rule names needs ``api:outbound``.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TypeVar
 from urllib.parse import unquote
-
-from pydantic import BaseModel, ConfigDict
 
 from aura_core.credentials import BrokerBinding
 from aura_core.errors import PermissionDenied
-from aura_core.manifest import OUTBOUND, PermissionScope, Rule
+from aura_core.manifest import OUTBOUND, Rule, TokenUsage
+from aura_core.permissions._domains import host_of, is_within
+from aura_core.permissions._model import AgentPermissions
 from aura_core.placement import Target
 
-__all__ = ["AgentPermissions", "Decision", "judge", "require"]
+__all__ = ["Decision", "judge", "require"]
 
-
-class AgentPermissions(BaseModel):
-    """Boundaries of one agent. Without scopes it can do nothing."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["policy"] = "policy"
-    scopes: frozenset[PermissionScope] = frozenset()
+F = TypeVar("F", Rule, TokenUsage)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """``rule`` is the stable name of what decided: ``scope:email:send``."""
+    """``rule`` is the stable name of what decided: ``scope:email:send``, ``domain:evil.example``.
+
+    ``usage`` says where the answer tells how many tokens it cost, for a call that costs some of an
+    agent whose tokens are limited.
+    """
 
     allowed: bool
     needs: tuple[str, ...]
     rule: str
+    usage: TokenUsage | None = None
 
 
 def judge(
@@ -56,7 +55,16 @@ def judge(
     for scope in needs:
         if scope not in permissions.scopes:
             return Decision(allowed=False, needs=needs, rule=f"scope:{scope}")
-    return Decision(allowed=True, needs=needs, rule=f"scope:{needs[0]}")
+    host = host_of(target.host)
+    if permissions.allowed_domains is not None and (
+        host is None or not is_within(host, permissions.allowed_domains)
+    ):
+        return Decision(allowed=False, needs=needs, rule=f"domain:{host or target.host}")
+    usage = None
+    if permissions.max_daily_token_spend is not None:
+        found = (_first(binding.usage, method, target, reading) for reading in readings)
+        usage = next((facts for facts in found if facts is not None), None)
+    return Decision(allowed=True, needs=needs, rule=f"scope:{needs[0]}", usage=usage)
 
 
 def require(
@@ -64,25 +72,37 @@ def require(
 ) -> Decision:
     """Like :func:`judge`, raising :class:`PermissionDenied` with the rule that refused."""
     decision = judge(binding, permissions, method=method, target=target)
-    if not decision.allowed:
-        scope = decision.rule.removeprefix("scope:")
+    if decision.allowed:
+        return decision
+    kind, _, name = decision.rule.partition(":")
+    if kind == "domain":
         raise PermissionDenied(
-            f"This agent may not do that with {binding.provider}: it needs the scope {scope}.",
+            f"This agent may not call {name}: it is not among its allowed domains.",
             rule=decision.rule,
-            hint=f"Its owner can add {scope} to the agent's permissions.",
+            hint=f"Its owner can add {name} to the agent's allowed domains.",
         )
-    return decision
+    raise PermissionDenied(
+        f"This agent may not do that with {binding.provider}: it needs the scope {name}.",
+        rule=decision.rule,
+        hint=f"Its owner can add {name} to the agent's permissions.",
+    )
 
 
 def _needed(binding: BrokerBinding, method: str, target: Target, segments: list[str]) -> str:
-    for rule in binding.rules:
-        if method in rule.methods and _host_matches(rule, target) and _matches(rule.path, segments):
-            return rule.scope
-    return OUTBOUND
+    rule = _first(binding.rules, method, target, segments)
+    return OUTBOUND if rule is None else rule.scope
 
 
-def _host_matches(rule: Rule, target: Target) -> bool:
-    return target.on_base_host if rule.host is None else rule.host == target.host
+def _first(facts: Iterable[F], method: str, target: Target, segments: list[str]) -> F | None:
+    """The first that a request matches."""
+    for fact in facts:
+        if method in fact.methods and _host_matches(fact, target) and _matches(fact.path, segments):
+            return fact
+    return None
+
+
+def _host_matches(fact: Rule | TokenUsage, target: Target) -> bool:
+    return target.on_base_host if fact.host is None else fact.host == target.host
 
 
 def _matches(pattern: str, segments: list[str]) -> bool:
