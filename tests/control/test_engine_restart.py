@@ -89,7 +89,7 @@ async def test_closing_interrupts_what_takes_too_long(tmp_path: Path) -> None:
     await engine.launch()
     await engine.start("w", "w1")
     await entered.wait()
-    await asyncio.wait_for(engine.close(), 10)
+    await asyncio.wait_for(engine.close(), 30)
 
 
 PROGRAM = """
@@ -146,7 +146,7 @@ def test_a_killed_process_goes_on_with_the_step_it_died_in(tmp_path: Path) -> No
         capture_output=True,
         text=True,
         env=environment,
-        timeout=30,
+        timeout=50,
         check=True,
     )
     tag, *steps = json.loads(second.stdout)

@@ -101,7 +101,7 @@ class Home:
         return [json.loads(x) for x in (self.home / "journal.jsonl").read_text().splitlines()]
 
     def ready(self, path: str = "/readyz") -> tuple[int, Any]:
-        with closing(http.client.HTTPConnection("runtime", timeout=5)) as connection:
+        with closing(http.client.HTTPConnection("runtime", timeout=20)) as connection:
             connection.sock = socket.socket(socket.AF_UNIX)
             connection.sock.connect(str(self.root / "run/agent/runtime.sock"))
             connection.request("GET", path)
@@ -135,7 +135,7 @@ async def test_routines_run_and_are_written_down(home: Home) -> None:
         await eventually(lambda: len(home.journal()) >= 2)
         status, ready = home.ready()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
     run = home.journal()[0]
     assert run["at"].endswith("+00:00")
     del run["at"]
