@@ -165,6 +165,7 @@ class Machine:
     root: Path
     settings: Settings
     control: Control
+    _last: int = 0
 
     @property
     def url(self) -> str:
@@ -192,7 +193,9 @@ class Machine:
             return answer.status, json.loads(await answer.read())
 
     async def deliver(self, subject: str, plaintext: bytes, *, revision: int | None = None) -> None:
-        message = self.control.seal(subject, plaintext, revision=revision or now_ms())
+        # Later than the one before even where both come within a millisecond.
+        self._last = revision or max(now_ms(), self._last + 1)
+        message = self.control.seal(subject, plaintext, revision=self._last)
         status, document = await self.push(subject, message)
         assert status == 200, document
 
