@@ -146,7 +146,7 @@ def test_a_killed_process_goes_on_with_the_step_it_died_in(tmp_path: Path) -> No
         capture_output=True,
         text=True,
         env=environment,
-        timeout=50,
+        timeout=150,
         check=True,
     )
     tag, *steps = json.loads(second.stdout)

@@ -53,7 +53,7 @@ def running(home: Path, port: int) -> Iterator[Running]:
             said = announcement(process, home / "aura.log")
             headers = {"Authorization": f"Bearer {said['token']}"}
             with httpx.Client(
-                base_url=said["url"], headers=headers, timeout=30, trust_env=False
+                base_url=said["url"], headers=headers, timeout=60, trust_env=False
             ) as api:
                 yield Running(process, api)
         finally:

@@ -219,6 +219,6 @@ async def test_stopping_ends_what_runs(home: Home) -> None:
 def test_a_configuration_that_is_none_ends_with_its_own_code(home: Home) -> None:
     (home.home / "runtime.json").write_text('{"routines": [{"name": "x"}]}')
     with home.running() as process:
-        _, error = process.communicate(timeout=20)
+        _, error = process.communicate(timeout=60)
     assert process.returncode == 78
     assert "runtime.json" in error
