@@ -7,6 +7,7 @@ import base64
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -219,6 +220,10 @@ async def running(
     """Run a daemon until the block ends, then end it as SIGTERM would."""
     settings = write_settings(root, control, **changes)
     daemon = create_app(settings, limits=limits)
+    # As in its process, the daemon has threads of its own and is over when they are: one may still
+    # be writing for a task that was cancelled.
+    loop, threads = asyncio.get_running_loop(), ThreadPoolExecutor()
+    loop.set_default_executor(threads)
     stop, ready = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(daemon.run(stop, ready=ready))
     waiting = asyncio.create_task(ready.wait())
@@ -230,7 +235,11 @@ async def running(
         yield Machine(root=root, settings=settings, control=control)
     finally:
         stop.set()
-        await task
+        try:
+            await task
+        finally:
+            threads.shutdown()
+            loop.set_default_executor(ThreadPoolExecutor())
 
 
 @asynccontextmanager
