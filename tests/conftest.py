@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.composed import composed_in_tests, what_is_composed_is_checked
 
@@ -14,9 +15,22 @@ __all__ = [
     "composed_in_tests",
     "logging_as_before",
     "nothing_is_left_open",
+    "pytest_configure",
     "what_is_composed_is_checked",
     "what_is_imported_stays",
 ]
+
+
+def pytest_configure() -> None:
+    """Laws are tried with the same examples in every run, however slow the machine: a change is
+    red or it is not. ``--hypothesis-profile=default`` looks for new ones."""
+    settings.register_profile(
+        "repeatable",
+        derandomize=True,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)
