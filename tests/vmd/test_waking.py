@@ -75,7 +75,7 @@ async def test_a_need_that_comes_up_during_a_report_is_not_forgotten(
         heartbeat_seconds=3600,
     )
     running = asyncio.create_task(reports.sync.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await reports.second.wait()
     running.cancel()
     with suppress(asyncio.CancelledError):

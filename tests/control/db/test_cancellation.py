@@ -66,7 +66,7 @@ async def sessions_open(url: str) -> int:
 async def until_closed(url: str) -> None:
     """A closed connection is gone only when its thread, or the server's process, has ended."""
     gc.collect()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         # The end of a thread or a process of somebody else is no event here.
         while files_open(url) if "sqlite" in url else await sessions_open(url):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -85,7 +85,7 @@ async def test_the_first_transaction_of_a_process(
 
     async for task in cancelled_everywhere(first):
         kept.append(task)
-        async with opened(url) as other, asyncio.timeout(20):
+        async with opened(url) as other, asyncio.timeout(60):
             await write(other)
     assert len(kept) > 10
     assert not kept[-1].cancelled()
@@ -102,7 +102,7 @@ async def test_one_transaction_of_many(
         await write(database)
         async for task in cancelled_everywhere(lambda: work(database)):
             kept.append(task)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await write(database)
         assert kept[0].cancelled()
         assert not kept[-1].cancelled()
@@ -120,7 +120,7 @@ async def test_a_lock_of_postgres(postgres: Postgres) -> None:
 
     try:
         async for _ in cancelled_everywhere(hold):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await hold()
     finally:
         await engine.dispose()
@@ -133,5 +133,5 @@ async def test_a_lock_of_files(tmp_path: Path) -> None:
             await asyncio.sleep(0)
 
     async for _ in cancelled_everywhere(hold):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await hold()

@@ -96,7 +96,7 @@ async def test_the_stream_ends_with_the_control_plane(
     async with aclosing(events):
         await anext(events)
         world.services.events.close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert [kind async for _, kind, _ in events]
 
 
@@ -105,7 +105,7 @@ async def test_a_watcher_who_leaves_is_forgotten(world: World, served: httpx.Asy
     async with aclosing(follow(served, agent["id"])) as events:
         await anext(events)
         assert world.services.events.following(agent["id"]) == 1  # type: ignore[attr-defined]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while world.services.events.following(agent["id"]):  # type: ignore[attr-defined]
             await vm.heartbeat()
 
