@@ -121,8 +121,9 @@ class Daemon:
                 )
             )
             provider = await stack.enter_async_context(provider_client())
-            await self._listen(stack, provider)
+            # The last to end but for the clients: by then nobody brings another message.
             stack.push_async_callback(self._inbox.settle)
+            await self._listen(stack, provider)
             work = asyncio.create_task(self._work(control))
             stopped = asyncio.create_task(stop.wait())
             self._notifier.say("READY=1")

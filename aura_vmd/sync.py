@@ -80,6 +80,8 @@ class Sync:
         """Pull, then report for ever; to be cancelled."""
         await self._guarded(self._pull)
         while True:
+            # Before the report, not after: who wakes while it is on its way knows better.
+            self._wanted.clear()
             await self._guarded(self._beat)
             await self._pause()
 
@@ -92,7 +94,6 @@ class Sync:
             log_unexpected(_log, error)
 
     async def _pause(self) -> None:
-        self._wanted.clear()
         seconds = min(self._seconds, self._eager) * random.uniform(0.9, 1.1)  # noqa: S311
         # Waking is the agent's to cause, by asking for what has expired: hence a pause at least.
         least = min(_WAKE_PAUSE, seconds)

@@ -95,7 +95,8 @@ class _Waiting:
             if self._ended:
                 os.close(self._descriptor)
                 return
-        self._loop.call_soon_threadsafe(self._wake)
+            # Within the mutex: as long as nobody has let go, the loop is there to be woken.
+            self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         if not self._future.done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -79,10 +80,37 @@ def open_engine(text: str) -> AsyncEngine:
     )
 
 
+class _SQLiteConnection(sqlite3.Connection):
+    """Gives up its transaction when it is closed.
+
+    SQLite keeps a closed connection alive, locks and all, as long as one of its statements is not
+    finished (sqlite.org/c3ref/close.html). A task that is cancelled in the middle of a query leaves
+    such a statement to the garbage collector, and until it came by nobody could write.
+    """
+
+    def close(self) -> None:
+        if self.in_transaction:
+            self.rollback()
+        super().close()
+
+    def __del__(self) -> None:
+        # An opening that is cancelled drops the connection that it gets, in whatever thread.
+        # Python 3.13 warns of that; who drops one that is in use is told by aiosqlite.
+        with suppress(sqlite3.ProgrammingError):  # it could not even be opened
+            self.close()
+
+
 def _open_sqlite(url: URL) -> AsyncEngine:
     # The journal files get the mode of the database: for its owner only.
     Path(str(url.database)).touch(mode=0o600)
-    engine = create_async_engine(url, connect_args={"timeout": _WAIT_SECONDS})
+    engine = create_async_engine(
+        url,
+        connect_args={
+            "timeout": _WAIT_SECONDS,
+            "factory": _SQLiteConnection,
+            "check_same_thread": False,  # for `__del__`; aiosqlite keeps to one thread
+        },
+    )
 
     @event.listens_for(engine.sync_engine, "connect")
     def _prepare(connection: Any, _record: object) -> None:

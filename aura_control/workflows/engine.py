@@ -252,6 +252,14 @@ class Engine:
         if Engine._launched is not self:
             return
         self._closing = True
+        try:
+            await self._drain()
+        finally:
+            for task in self._running:
+                task.cancel()
+            await self._destroy()
+
+    async def _drain(self) -> None:
         for task in self._running - self._busy:
             task.cancel()
         if self._running:
@@ -260,18 +268,19 @@ class Engine:
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
-        await self._destroy()
 
     async def _destroy(self) -> None:
         # Not on the loop's default pool, which is the library's own and goes down with it.
         loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, thread_name_prefix="engine-close") as pool:
-            await loop.run_in_executor(pool, lambda: DBOS.destroy(destroy_registry=True))
-        loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="aura"))
-        if self._store is not None:
-            close_store(self._store)
-            self._store = None
-        Engine._launched = None
+        try:
+            with ThreadPoolExecutor(1, thread_name_prefix="engine-close") as pool:
+                await loop.run_in_executor(pool, lambda: DBOS.destroy(destroy_registry=True))
+        finally:
+            loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="aura"))
+            if self._store is not None:
+                close_store(self._store)
+                self._store = None
+            Engine._launched = None
 
     def _stop_if_closing(self) -> None:
         """Ends this task without an outcome: the library leaves such a workflow pending."""

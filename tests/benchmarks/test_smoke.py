@@ -22,7 +22,7 @@ def test_a_benchmark_measures_both_sides(name: str) -> None:
         check=True,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
     )
     document = json.loads(answer.stdout)
     assert set(document) == {"python", "processors", "benchmarks"}
@@ -51,7 +51,7 @@ def test_an_unknown_benchmark_is_refused() -> None:
         check=False,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
     )
     assert answer.returncode == 2
     assert "there is no speed" in answer.stderr

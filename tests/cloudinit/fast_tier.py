@@ -243,7 +243,7 @@ def _run(
     env: Mapping[str, str] | None = None,
     codes: tuple[int, ...] = (0,),
 ) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=90, check=False)
     assert done.returncode in codes, f"{command}: {done.stdout}{done.stderr}"
     if Path(command[0]).name == "caddy":
         return done.stdout

@@ -88,7 +88,7 @@ def install(
     script = tmp_path / "install_daemon.py"
     script.write_text(text.replace("/opt/aura", str(tmp_path / "opt")))
     return subprocess.run(
-        [sys.executable, "-I", script], capture_output=True, text=True, check=False, timeout=50
+        [sys.executable, "-I", script], capture_output=True, text=True, check=False, timeout=150
     )
 
 

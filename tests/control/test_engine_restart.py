@@ -11,6 +11,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 from aura_control.workflows.engine import Engine, WorkflowState
 
 
@@ -89,7 +91,35 @@ async def test_closing_interrupts_what_takes_too_long(tmp_path: Path) -> None:
     await engine.launch()
     await engine.start("w", "w1")
     await entered.wait()
-    await asyncio.wait_for(engine.close(), 10)
+    await asyncio.wait_for(engine.close(), 30)
+
+
+async def test_closing_that_is_interrupted_closes_all_the_same(tmp_path: Path) -> None:
+    """A process has one engine: one that was left half open would be in the way of the next."""
+    entered = asyncio.Event()
+
+    async def endless() -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    engine = make(tmp_path)
+
+    async def workflow() -> None:
+        await engine.step("endless", endless)
+
+    engine.register("w", workflow)
+    await engine.launch()
+    await engine.start("w", "w1")
+    await entered.wait()
+    closing = asyncio.create_task(engine.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+
+    engine = make(tmp_path)
+    await engine.launch()
+    await engine.close()
 
 
 PROGRAM = """
@@ -146,7 +176,7 @@ def test_a_killed_process_goes_on_with_the_step_it_died_in(tmp_path: Path) -> No
         capture_output=True,
         text=True,
         env=environment,
-        timeout=30,
+        timeout=150,
         check=True,
     )
     tag, *steps = json.loads(second.stdout)

@@ -83,7 +83,7 @@ class Browser:
     """
 
     def __init__(self) -> None:
-        self._http = httpx.Client(timeout=30, follow_redirects=False, trust_env=False)
+        self._http = httpx.Client(timeout=60, follow_redirects=False, trust_env=False)
 
     def __enter__(self) -> Self:
         return self

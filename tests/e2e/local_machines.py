@@ -31,7 +31,7 @@ def follow(api: httpx.Client, agent_id: str, *states: str) -> list[tuple[str, di
     raise AssertionError(f"the stream ended: {seen}")
 
 
-def until(look: Callable[[], Any], seconds: float = 20.0) -> Any:
+def until(look: Callable[[], Any], seconds: float = 40.0) -> Any:
     """For what a file tells, which no event announces."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -60,11 +60,11 @@ def processes_of(machine: Path) -> list[str]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            command, environment = ((entry / name).read_bytes() for name in ("cmdline", "environ"))
         except OSError:
             continue
-        if str(machine).encode() in text:
-            found.append((entry / "cmdline").read_bytes().decode())
+        if str(machine).encode() in command + environment:
+            found.append(command.decode())
     return found
 
 

@@ -203,6 +203,6 @@ def openid_provider(log: Path, *, access_token_seconds: int = 3600) -> Iterator[
     environment = own_environment(ACCESS_TOKEN_SECONDS=str(access_token_seconds))
     with (
         program([str(_NODE), str(_SERVER)], log=log, environment=environment) as said,
-        httpx.Client(base_url=said["control"], timeout=30, trust_env=False) as control,
+        httpx.Client(base_url=said["control"], timeout=60, trust_env=False) as control,
     ):
         yield OpenIdProvider(issuer=said["issuer"], client_id=said["client_id"], _control=control)

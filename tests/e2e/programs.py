@@ -30,7 +30,7 @@ __all__ = [
     "run_aura",
 ]
 
-_ENDS_WITHIN = 30.0
+_ENDS_WITHIN = 60.0
 """Seconds that a program gets to end by itself."""
 
 
@@ -135,7 +135,7 @@ async def _add_user(data_dir: Path, email: str) -> str:
 
 def _client(url: str, token: str | None) -> httpx.Client:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    return httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False)
+    return httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False)
 
 
 @contextmanager

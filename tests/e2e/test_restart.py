@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,17 @@ class Running:
 
 @pytest.fixture
 def port() -> int:
-    """A machine remembers the control plane's address: it must be the same after the restart."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    """A machine remembers the control plane's address: it must be the same after the restart.
+
+    So it is none of those that the system gives to whoever asks for any (ip(7), from 32768 on): one
+    of them might be somebody else's by then.
+    """
+    first = 20_000 + os.getpid() % 10_000
+    for port in range(first, first + 1000):
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 @contextmanager
@@ -46,7 +53,7 @@ def running(home: Path, port: int) -> Iterator[Running]:
             said = announcement(process, home / "aura.log")
             headers = {"Authorization": f"Bearer {said['token']}"}
             with httpx.Client(
-                base_url=said["url"], headers=headers, timeout=30, trust_env=False
+                base_url=said["url"], headers=headers, timeout=60, trust_env=False
             ) as api:
                 yield Running(process, api)
         finally:
@@ -70,7 +77,7 @@ def kill_at(one: Running, agent_id: str, kind: str) -> None:
         for line in stream.iter_lines():
             if line == f"event: {kind}":
                 one.process.send_signal(signal.SIGKILL)
-                one.process.wait(timeout=10)
+                one.process.wait(timeout=30)
                 return
     raise AssertionError(f"{kind} did not come")
 
@@ -105,13 +112,13 @@ def test_a_machine_goes_on_without_its_control_plane(machines_home: Path, port: 
             next(lines)
             one.process.terminate()
             assert [line for line in lines if line.startswith("event: ")]  # and then it ends
-        assert one.process.wait(timeout=10) in (0, -signal.SIGTERM)
+        assert one.process.wait(timeout=30) in (0, -signal.SIGTERM)
     before = processes_of(machine)
     assert before
     with running(machines_home, port) as two:
         assert processes_of(machine) == before
         two.process.terminate()
-        two.process.wait(timeout=10)
+        two.process.wait(timeout=30)
     # As when the host is restarted: nothing of the machine is left but its directory.
     os.kill(json.loads((machine / "machine.lock").read_text())["pid"], signal.SIGKILL)
     until(lambda: processes_of(machine) == [])
@@ -122,7 +129,7 @@ def test_a_machine_goes_on_without_its_control_plane(machines_home: Path, port: 
         # Killed while destroying, it finishes that too.
         assert two.api.delete(f"/api/agents/{agent['id']}").status_code == 202
         two.process.kill()
-        two.process.wait(timeout=10)
+        two.process.wait(timeout=30)
     with running(machines_home, port) as three:
         answer = three.api.get(f"/api/agents/{agent['id']}")
         if answer.status_code == 200:

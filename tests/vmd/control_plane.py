@@ -39,7 +39,7 @@ def now_ms() -> int:
 
 async def until(condition: Callable[[], object], *, changed: asyncio.Event) -> None:
     """Wait for a condition, looked at whenever ``changed`` is set."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             changed.clear()
             await changed.wait()

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -166,6 +167,7 @@ class Machine:
     root: Path
     settings: Settings
     control: Control
+    _last: int = 0
 
     @property
     def url(self) -> str:
@@ -193,7 +195,9 @@ class Machine:
             return answer.status, json.loads(await answer.read())
 
     async def deliver(self, subject: str, plaintext: bytes, *, revision: int | None = None) -> None:
-        message = self.control.seal(subject, plaintext, revision=revision or now_ms())
+        # Later than the one before even where both come within a millisecond.
+        self._last = revision or max(now_ms(), self._last + 1)
+        message = self.control.seal(subject, plaintext, revision=self._last)
         status, document = await self.push(subject, message)
         assert status == 200, document
 
@@ -217,6 +221,10 @@ async def running(
     """Run a daemon until the block ends, then end it as SIGTERM would."""
     settings = write_settings(root, control, **changes)
     daemon = create_app(settings, limits=limits)
+    # As in its process, the daemon has threads of its own and is over when they are: one may still
+    # be writing for a task that was cancelled.
+    loop, threads = asyncio.get_running_loop(), ThreadPoolExecutor()
+    loop.set_default_executor(threads)
     stop, ready = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(daemon.run(stop, ready=ready))
     waiting = asyncio.create_task(ready.wait())
@@ -228,7 +236,11 @@ async def running(
         yield Machine(root=root, settings=settings, control=control)
     finally:
         stop.set()
-        await task
+        try:
+            await task
+        finally:
+            threads.shutdown()
+            loop.set_default_executor(ThreadPoolExecutor())
 
 
 @asynccontextmanager

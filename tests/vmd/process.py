@@ -31,7 +31,7 @@ class DaemonProcess:
         return await self.wait()
 
     async def wait(self) -> tuple[int, str]:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             _, err = await self.process.communicate()
         assert self.process.returncode is not None
         return self.process.returncode, err.decode()
@@ -77,7 +77,7 @@ async def started(root: Path, **environment: str) -> AsyncIterator[DaemonProcess
     ready = asyncio.create_task(notified.said.get())
     ended = asyncio.create_task(process.wait())
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await asyncio.wait({ready, ended}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             assert ready.result() == "READY=1"

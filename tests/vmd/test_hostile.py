@@ -254,7 +254,7 @@ async def test_the_agent_cannot_use_up_the_broker_for_longer_than_it_holds_on(
     for _, held in opened:
         held.close()
     await asyncio.gather(*(held.wait_closed() for _, held in opened))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while True:
             try:
                 assert (await ask(connected, "/v1"))[0] == 200

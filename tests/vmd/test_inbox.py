@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from aura_core.wire import ControlKeys, VmKeys, parse_push, push_digest, verify_ack
+from aura_vmd.inbox import Inbox
 from tests.vmd.control_plane import GATEWAY_TOKEN, INSTANCE, Control, until
 from tests.vmd.harness import Machine, binding, credential, enrolled, policy
 
@@ -245,3 +246,20 @@ async def test_order_writing_before_acknowledging(machine: Machine, control: Con
     (sealed(machine) / "x").unlink()
     sealed(machine).rmdir()
     assert (await machine.push("c-1", message))[0] == 200
+
+
+async def test_the_daemon_ends_when_nobody_can_bring_a_message_and_all_are_written(
+    root: Path, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle = Inbox.settle
+    reachable: list[bool] = []
+
+    async def watched(inbox: Inbox) -> None:
+        reachable.append((root / "run/aura/listen.json").exists())
+        await settle(inbox)
+
+    monkeypatch.setattr(Inbox, "settle", watched)
+    async with enrolled(root, control) as machine:
+        assert machine.settings.layout.listen_file == root / "run/aura/listen.json"
+        assert machine.settings.layout.listen_file.exists()
+    assert reachable == [False]

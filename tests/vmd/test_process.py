@@ -7,6 +7,7 @@ import json
 import signal
 from pathlib import Path
 
+import aiohttp
 from aiohttp import web
 
 from aura_core.wire import parse_push
@@ -28,7 +29,7 @@ async def test_a_daemons_life(root: Path, control: Control, provider: Provider) 
         assert (status, json.loads(body)) == (200, {"messages": [1, 2, 3]})
         code, log = await daemon.end(signal.SIGTERM)
         assert code == 0, log
-        assert daemon.said.get_nowait() == "STOPPING=1"
+        assert await daemon.said.get() == "STOPPING=1"
         assert TOKEN not in log
     assert not vm.settings.layout.broker_socket.exists()
     assert not vm.settings.layout.listen_file.exists()
@@ -83,7 +84,7 @@ class Sender:
             message = self.vm.control.seal("policy", policy("email:read"), revision=revision)
             try:
                 status, _ = await self.vm.push("policy", message)
-            except OSError:
+            except aiohttp.ClientError:  # refused, reset, or closed without an answer
                 return
             assert status == 200
             self.acknowledged = revision

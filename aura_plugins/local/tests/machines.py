@@ -108,7 +108,7 @@ def request(name: str = "one", *extra: Mapping[str, Any], **replaced: str) -> Ma
 T = TypeVar("T")
 
 
-async def eventually(look: Callable[[], T], seconds: float = 15) -> T:
+async def eventually(look: Callable[[], T], seconds: float = 40) -> T:
     """The first true thing that ``look`` answers; what it misses on the way is tried again."""
     end = time.monotonic() + seconds
     while True:

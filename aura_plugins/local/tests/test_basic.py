@@ -101,7 +101,7 @@ class Home:
         return [json.loads(x) for x in (self.home / "journal.jsonl").read_text().splitlines()]
 
     def ready(self, path: str = "/readyz") -> tuple[int, Any]:
-        with closing(http.client.HTTPConnection("runtime", timeout=5)) as connection:
+        with closing(http.client.HTTPConnection("runtime", timeout=20)) as connection:
             connection.sock = socket.socket(socket.AF_UNIX)
             connection.sock.connect(str(self.root / "run/agent/runtime.sock"))
             connection.request("GET", path)
@@ -135,7 +135,7 @@ async def test_routines_run_and_are_written_down(home: Home) -> None:
         await eventually(lambda: len(home.journal()) >= 2)
         status, ready = home.ready()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
     run = home.journal()[0]
     assert run["at"].endswith("+00:00")
     del run["at"]
@@ -219,6 +219,6 @@ async def test_stopping_ends_what_runs(home: Home) -> None:
 def test_a_configuration_that_is_none_ends_with_its_own_code(home: Home) -> None:
     (home.home / "runtime.json").write_text('{"routines": [{"name": "x"}]}')
     with home.running() as process:
-        _, error = process.communicate(timeout=20)
+        _, error = process.communicate(timeout=60)
     assert process.returncode == 78
     assert "runtime.json" in error

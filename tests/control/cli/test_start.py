@@ -30,7 +30,7 @@ def test_nothing_of_serving_is_imported(arguments: tuple[str, ...]) -> None:
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
     )
     *shown, imported = answer.stdout.split("\n")[:-1]
     assert shown

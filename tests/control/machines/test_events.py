@@ -30,7 +30,7 @@ async def served(world: World) -> AsyncIterator[httpx.AsyncClient]:
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    async with httpx.AsyncClient(base_url=url, headers=world.http.headers, timeout=10) as http:
+    async with httpx.AsyncClient(base_url=url, headers=world.http.headers, timeout=40) as http:
         yield http
     world.services.events.close()
     server.should_exit = True
@@ -103,7 +103,7 @@ async def test_the_stream_ends_with_the_control_plane(
     async with aclosing(events):
         await anext(events)
         world.services.events.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert [kind async for _, kind, _ in events]
 
 
@@ -112,7 +112,7 @@ async def test_a_watcher_who_leaves_is_forgotten(world: World, served: httpx.Asy
     async with aclosing(follow(served, agent["id"])) as events:
         await anext(events)
         assert world.services.events.following(agent["id"]) == 1  # type: ignore[attr-defined]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while world.services.events.following(agent["id"]):  # type: ignore[attr-defined]
             await vm.heartbeat()
 

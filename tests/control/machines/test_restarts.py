@@ -177,7 +177,7 @@ async def test_a_machine_that_is_off_is_started_when_the_control_plane_starts(
 
     compute.creating = creating  # type: ignore[attr-defined]
     async with open_world(settings, registry, owners=owners) as world:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await started.wait()
         vm.http = world.anonymous
         assert (await vm.heartbeat()).status_code == 200

@@ -144,12 +144,12 @@ class World:
     async def until(self, agent_id: str, look: Callable[[], Awaitable[Any]]) -> Any:
         """Looks each time that something happens to the agent, until there is something to see."""
         with self.services.events.watch(agent_id) as watch:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while True:
                     seen = await look()
                     if seen:
                         return seen
-                    await watch.wait(20)
+                    await watch.wait(60)
 
     async def until_kind(self, agent_id: str, kind: str) -> None:
         """Waits for an event of that kind."""
