@@ -12,6 +12,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from aura_core.adapter import IntegrationAdapter
+    from aura_core.checkpoints import CheckpointStore
     from aura_core.compute import Compute, HostContext
     from aura_core.runtime import Runtime
 
@@ -36,6 +37,11 @@ def aura_computes(context: HostContext) -> Iterable[Compute]:  # type: ignore[em
 @hookspec
 def aura_runtimes(context: HostContext) -> Iterable[Runtime]:  # type: ignore[empty-body]
     """What can run as an agent."""
+
+
+@hookspec
+def aura_checkpoint_stores(context: HostContext) -> Iterable[CheckpointStore]:  # type: ignore[empty-body]
+    """Kinds of places for the audit log's signed checkpoints."""
 
 
 @hookspec

@@ -147,8 +147,8 @@ class Database:
     ) -> Database:
         """Opens ``url`` (``sqlite:///file`` or ``postgresql://``); connects at first use.
 
-        ``audit_key`` derives a tenant's audit key from its id and salt. ``clock`` is read once
-        for each transaction. ``published`` is called with an agent's id after each commit that
+        ``audit_key`` makes and opens the tenants' audit keys. ``clock`` is read once for each
+        transaction. ``published`` is called with an agent's id after each commit that
         gave the agent events. Raises ConfigurationError.
         """
         return cls(open_engine(url), audit_key=audit_key, clock=clock, published=published)

@@ -17,7 +17,7 @@ from aura_control.db.models.connections import (
     Integration,
     OAuthTransaction,
 )
-from aura_control.db.models.journal import AuditHead, AuditLog, Event
+from aura_control.db.models.journal import AuditAnchor, AuditHead, AuditLog, Event
 from aura_control.db.models.tenants import ApiToken, Tenant, TenantKey, User
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Agent",
     "AgentIntegration",
     "ApiToken",
+    "AuditAnchor",
     "AuditHead",
     "AuditLog",
     "ConnectionState",
