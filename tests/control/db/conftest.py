@@ -17,7 +17,6 @@ from aura_core.crypto import Keyring
 from tests.control.db.world import Clock, World
 from tests.postgres import Postgres, running_postgres
 
-
 _RING = Keyring.generate()
 audit_key = AuditKeys(lambda: _RING)
 
