@@ -29,6 +29,10 @@ __all__ = ["Exported", "export_log", "verify_export"]
 
 _KIND = "aura-audit-export"
 
+_HEADER = {"kind": str, "v": int, "tenant_id": str, "checkpoints": list}
+_ENTRY = {"seq": int, "prev": str, "mac": str, "entry": str}
+_ENDED = {"entries": int, "state": str, "signer_kid": str, "digest": str, "sig": str}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
@@ -127,22 +131,23 @@ def verify_export(lines: Iterable[bytes], signers: Mapping[str, bytes]) -> Audit
     Raises InvalidInput for what is no export at all.
     """
     found = iter(lines)
-    header = _document(next(found, b""))
-    if header.get("kind") != _KIND or header.get("v") != 1:
+    first = next(found, b"")
+    header = _shaped(first, _HEADER)
+    if header is None or header["kind"] != _KIND or header["v"] != 1:
         raise InvalidInput("This is not an export of an audit log.")
-    hashing = hashlib.sha256(canonical_json(header).encode() + b"\n")
-    file = _File()
+    hashing, file, ended = hashlib.sha256(first), _File(), None
     for document in header["checkpoints"]:
         file.attest(document, header["tenant_id"], signers)
-    ended = None
     for raw in found:
-        document = _document(raw)
-        if "end" in document:
-            ended = document["end"]
+        if raw.startswith(b'{"end":'):
+            ended = _shaped(raw, {"end": dict})
             break
         hashing.update(raw)
-        file.take(document)
-    findings = [*file.findings, *_signature(ended, hashing.hexdigest(), file.entries, signers)]
+        file.take(_shaped(raw, _ENTRY))
+    findings = [
+        *file.findings,
+        *_signature((ended or {}).get("end"), hashing.hexdigest(), file.entries, signers),
+    ]
     if ended is not None and next(found, None) is not None:
         findings.append(Finding(state=AuditState.ALTERED, detail="there is more after the end"))
     return AuditVerdict(
@@ -169,6 +174,7 @@ class _File:
     ) -> None:
         """Takes a checkpoint, if its signature verifies."""
         try:
+            # Its signature is over the fields, not over their spelling.
             one = Checkpoint.verify(canonical_json(document).encode(), signers)
             if one.tenant_id != tenant_id:
                 raise WireError("is another tenant's")
@@ -178,7 +184,12 @@ class _File:
         else:
             self.attested[one.seq] = one.mac
 
-    def take(self, entry: Mapping[str, Any]) -> None:
+    def take(self, entry: Mapping[str, Any] | None) -> None:
+        """Goes one line further."""
+        self.entries += 1
+        if entry is None:
+            self._found(AuditState.ALTERED, None, "a line is no entry")
+            return
         seq, mac = entry["seq"], entry["mac"]
         self.first = self.first or seq
         if self._last is not None and (seq - 1, entry["prev"]) != self._last:
@@ -186,9 +197,8 @@ class _File:
         if self.attested.get(seq, mac) != mac:
             self._found(AuditState.REWRITTEN, seq, "a checkpoint was signed over another history")
         self._last = seq, mac
-        self.entries += 1
 
-    def _found(self, state: AuditState, seq: int, detail: str) -> None:
+    def _found(self, state: AuditState, seq: int | None, detail: str) -> None:
         if state not in {finding.state for finding in self.findings}:
             self.findings.append(Finding(state=state, seq=seq, detail=detail))
 
@@ -196,7 +206,7 @@ class _File:
 def _signature(
     ended: Mapping[str, Any] | None, digest: str, entries: int, signers: Mapping[str, bytes]
 ) -> Iterator[Finding]:
-    if ended is None or ended["entries"] > entries:
+    if ended is None or not _has(ended, _ENDED) or ended["entries"] > entries:
         yield Finding(state=AuditState.TRUNCATED, detail="the file is cut off")
         return
     public = signers.get(ended["signer_kid"])
@@ -207,6 +217,8 @@ def _signature(
     try:
         signature = unb64url(ended["sig"], length=64)
         check_signature(public, signature, _signed(digest, ended), what="the export")
+        if ended["digest"] != digest:
+            raise ValueError("tells another digest")
     except (ValueError, SignatureInvalid):
         yield Finding(state=AuditState.ALTERED, detail="the file is not what was signed")
         return
@@ -215,8 +227,13 @@ def _signature(
         yield Finding(state=AuditState(ended["state"]), detail=detail)
 
 
-def _document(raw: bytes) -> dict[str, Any]:
+def _shaped(raw: bytes, shape: Mapping[str, type]) -> dict[str, Any] | None:
     try:
-        return load_object(raw)
-    except ValueError as error:
-        raise InvalidInput(f"A line of the export {error}.") from None
+        document = load_object(raw)
+    except ValueError:
+        return None
+    return document if _has(document, shape) else None
+
+
+def _has(document: Mapping[str, Any], shape: Mapping[str, type]) -> bool:
+    return all(type(document.get(name)) is kind for name, kind in shape.items())

@@ -124,7 +124,7 @@ async def the_mac(attack: Attack) -> AuditState:
 
 async def the_time(attack: Attack) -> AuditState:
     row = attack.any()
-    other = attack.dice.choice([one for one in attack.others if one["at"] != row["at"]])
+    other = attack.dice.choice([one for one in attack.rows if one["at"] != row["at"]])
     await attack.change(row, at=other["at"])
     return S.ALTERED
 
