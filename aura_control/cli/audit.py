@@ -91,7 +91,7 @@ def _answered(output: Output, found: Iterable[AuditVerdict]) -> typer.Exit:
     state = "whole" if worst is None else worst.state.value
     output.document({"state": state, "tenants": [_as_document(verdict) for verdict in listed]})
     output.table(
-        ("tenant", "state", "entries", "from", "checkpoints", "finding"),
+        ("tenant", "state", "entries", "from", "checkpoints"),
         (
             (
                 verdict.tenant_id,
@@ -99,19 +99,18 @@ def _answered(output: Output, found: Iterable[AuditVerdict]) -> typer.Exit:
                 str(verdict.entries),
                 str(verdict.first),
                 str(verdict.checkpoints),
-                "; ".join(_words(one.seq, one.detail) for one in verdict.findings),
             )
             for verdict in listed
         ),
     )
     if not output.as_json:
+        for verdict in listed:
+            for one in verdict.findings:
+                where = "" if one.seq is None else f"entry {one.seq}: "
+                output.line(f"{where}{one.detail}", lead=f"{verdict.tenant_id}:")
         for name in sorted({one.state.value for verdict in listed for one in verdict.findings}):
             output.line(NEXT[name], lead=f"{name}:", style="bold red")
     return typer.Exit(AUDIT_CODES[state])
-
-
-def _words(seq: int | None, detail: str) -> str:
-    return detail if seq is None else f"entry {seq}: {detail}"
 
 
 def _as_document(verdict: AuditVerdict) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def test_every_command_that_is_promised_is_there(run: Run) -> None:
             "audit",
             "plugins",
             "users",
-        ]  # fmt: skip
+        ]
     )
     assert "Exit codes:" in said.out
     for command in promised:
