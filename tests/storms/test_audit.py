@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.control.audit.attack import all_found
 from tests.control.audit.conftest import (
     clock,
     database,
@@ -14,7 +15,7 @@ from tests.control.audit.conftest import (
     world,
 )
 from tests.control.audit.log import Log, lay_open
-from tests.control.audit.mutations import MUTATIONS, all_found
+from tests.control.audit.mutations import MUTATIONS
 
 __all__ = ["clock", "database", "log", "postgres", "sqlite_template", "url", "world"]
 
@@ -25,4 +26,4 @@ pytestmark = pytest.mark.storm
 async def test_a_thousand_are_found(log: Log, name: str) -> None:
     await log.live()
     await lay_open(log.database)
-    await all_found(log, name, 1000, seed=2)
+    await all_found(log, MUTATIONS[name], 1000, seed=2)
