@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from aura_control.bootstrap import load_vault, open_database
+from aura_control.settings import load_settings
 from tests.e2e.programs import ControlPlane, control_plane
 from tests.e2e.test_command_line import Run, Said, run
 
@@ -54,6 +58,40 @@ def test_all_tenants_are_verified_while_it_runs(audit: Audit) -> None:
     assert audit("verify", "--tenant", "nobody").code == 1
     assert audit("verify", "--checkpoints", "gopher://x/y").code == 2
     assert audit("verify", AURA_AUDIT_CHECKPOINTS="somewhere").code == 2
+
+
+async def _busy(data_dir: Path, tenant_id: str) -> None:
+    settings = load_settings(data_dir=data_dir)
+    database = open_database(settings, load_vault(settings))
+    try:
+        async with database.transaction() as tx:
+            for number in range(100):
+                await tx.audit.append(
+                    tenant_id, action="email_sent", actor="vm:i1", target=str(number)
+                )
+    finally:
+        await database.close()
+
+
+def test_the_running_control_plane_keeps_checkpoints(audit: Audit, plane: ControlPlane) -> None:
+    """Another process writes a hundred entries; the plane looks every five seconds."""
+    (one, *_) = tenants(audit)
+    asyncio.run(_busy(plane.data_dir, one))
+    place, ends = plane.data_dir / "audit-checkpoints" / one, time.monotonic() + 40
+    while not [*place.glob("[0-9]*.json")]:
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+    said = audit("verify", "--json", "--tenant", one)
+    assert said.code == 0, said
+    assert said.document["tenants"][0]["checkpoints"] == 1
+    (kept,) = place.glob("[0-9]*.json")
+    elsewhere = kept.with_name("elsewhere")
+    kept.rename(elsewhere)
+    while (said := audit("verify", "--json", "--tenant", one)).code == 0:
+        assert time.monotonic() < ends  # it was kept a moment before that was recorded
+    assert (said.code, said.document["state"]) == (14, "unverifiable")
+    elsewhere.rename(kept)
+    assert audit("verify").code == 0
 
 
 def test_an_export_is_checked_elsewhere(audit: Audit, home: Path) -> None:
