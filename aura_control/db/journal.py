@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from aura_control.db.chain import GENESIS, canonical_json, entry_mac, iso
@@ -58,6 +58,26 @@ class AuditKey(Protocol):
     ) -> bytes:
         """The key of the tenant's chain, 32 bytes. Raises EnvelopeError."""
         ...
+
+
+# Every transaction that changes anything runs these: they are put together once, and go past the
+# object mapper, which has nothing to do with them.
+_KEY = (
+    select(Tenant.kdf_salt, Tenant.audit_key, TenantKey.kid, TenantKey.commitment)
+    .outerjoin(TenantKey, TenantKey.tenant_id == Tenant.id)
+    .where(Tenant.id == bindparam("tenant"))
+)
+_HEAD = (
+    select(AuditHead.seq, AuditHead.mac, AuditHead.checkpoint_next, AuditHead.checkpoint_due_at)
+    .where(AuditHead.tenant_id == bindparam("tenant"))
+    .with_for_update()
+)
+_APPEND = insert(AuditLog)
+_MOVE = (
+    update(AuditHead)
+    .where(AuditHead.tenant_id == bindparam("tenant"))
+    .values(seq=bindparam("to_seq"), mac=bindparam("to_mac"), checkpoint_due_at=bindparam("due_at"))
+)
 
 
 class _Head(NamedTuple):
@@ -146,13 +166,8 @@ class Journal:
         """The key of the tenant's chain. Raises NotFound, and EnvelopeError for a shredded tenant
         or a key that does not open."""
         if tenant_id not in self._keys:
-            rows = (
-                await self._session.execute(
-                    select(Tenant.kdf_salt, Tenant.audit_key, TenantKey.kid, TenantKey.commitment)
-                    .outerjoin(TenantKey, TenantKey.tenant_id == Tenant.id)
-                    .where(Tenant.id == tenant_id)
-                )
-            ).all()
+            connection = await self._session.connection()
+            rows = (await connection.execute(_KEY, {"tenant": tenant_id})).all()
             if not rows:
                 raise NotFound("There is no such tenant.")
             salt, sealed = rows[0].kdf_salt, rows[0].audit_key
@@ -180,17 +195,8 @@ class Journal:
             await self._session.execute(insert(Event), events)
 
     async def _lock_head(self, tenant_id: str) -> _Head:
-        found = (
-            select(
-                AuditHead.seq,
-                AuditHead.mac,
-                AuditHead.checkpoint_next,
-                AuditHead.checkpoint_due_at,
-            )
-            .where(AuditHead.tenant_id == tenant_id)
-            .with_for_update()
-        )
-        row = (await self._session.execute(found)).one_or_none()
+        connection, whose = await self._session.connection(), {"tenant": tenant_id}
+        row = (await connection.execute(_HEAD, whose)).one_or_none()
         if row is None:  # the tenant's first entry
             await self._session.execute(
                 insert_or(self._session, AuditHead)
@@ -199,7 +205,7 @@ class Journal:
                 )
                 .on_conflict_do_nothing()
             )
-            row = (await self._session.execute(found)).one()
+            row = (await connection.execute(_HEAD, whose)).one()
         return _Head(*row)
 
     async def _extend(self, tenant_id: str, head: _Head, entries: list[_Entry]) -> None:
@@ -219,12 +225,10 @@ class Journal:
                     "at": entry.at,
                 }
             )
-        await self._session.execute(insert(AuditLog), rows)
+        connection = await self._session.connection()
+        await connection.execute(_APPEND, rows)
         due_at = head.checkpoint_due_at or self._now + CHECKPOINT_AFTER
         if seq - head.checkpoint_next >= CHECKPOINT_EVERY:
             due_at = min(due_at, self._now)
-        await self._session.execute(
-            update(AuditHead)
-            .where(AuditHead.tenant_id == tenant_id)
-            .values(seq=seq, mac=mac, checkpoint_due_at=due_at)
-        )
+        moved = {"tenant": tenant_id, "to_seq": seq, "to_mac": mac, "due_at": due_at}
+        await connection.execute(_MOVE, moved)
