@@ -227,7 +227,9 @@ class Journal:
             )
         connection = await self._session.connection()
         await connection.execute(_APPEND, rows)
-        due_at = head.checkpoint_due_at or self._now + CHECKPOINT_AFTER
+        due_at = self._now + CHECKPOINT_AFTER
+        if head.checkpoint_due_at is not None:  # one put off by hand is due again from here on
+            due_at = min(due_at, head.checkpoint_due_at)
         if seq - head.checkpoint_next >= CHECKPOINT_EVERY:
             due_at = min(due_at, self._now)
         moved = {"tenant": tenant_id, "to_seq": seq, "to_mac": mac, "due_at": due_at}

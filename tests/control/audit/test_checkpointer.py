@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from aura_control.db.chain import AuditState
 from aura_control.services.checkpoints import Checkpointer, CheckpointPlace
@@ -47,6 +48,18 @@ async def test_at_once_after_a_hundred_entries(log: Log) -> None:
     await log.write(250)
     assert await log.checkpointer.deliver()
     assert [(one.seq, one.previous) for one in kept(log)] == [(100, 0), (350, 100)]
+
+
+async def test_what_was_put_off_by_hand_is_due_again_with_the_next_entry(log: Log) -> None:
+    for value in ("NULL", "'2099-01-01 00:00:00.000000'"):
+        async with log.database.transaction() as tx:
+            await tx.session.execute(text(f"UPDATE audit_heads SET checkpoint_due_at = {value}"))
+        log.clock.forward(hours=1)
+        assert not await log.checkpointer.deliver()
+        await log.write(1)
+        log.clock.forward(minutes=5)
+        assert await log.checkpointer.deliver()
+    assert [one.seq for one in kept(log)] == [3, 4]
 
 
 async def test_many_tenants_take_pages(log: Log) -> None:
