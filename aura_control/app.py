@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
-from aura_control.bootstrap import load_vault
+from aura_control.bootstrap import load_vault, open_checkpoints
 from aura_control.clients.locks import FileLocks, PostgresLocks
 from aura_control.clients.registered import RegisteredClients
 from aura_control.clients.vmd import VmdClient
@@ -29,10 +29,12 @@ from aura_control.middleware import Observed
 from aura_control.ports import Clock, Locks
 from aura_control.problems import problem_response
 from aura_control.routes import routes
+from aura_control.services.checkpoints import Checkpointer
 from aura_control.services.keys import Vault
 from aura_control.services.lifetime import LONGEST_MARGIN
 from aura_control.services.providers import Providers
 from aura_control.services.refresh import Refresher
+from aura_control.services.retention import Pruner
 from aura_control.services.revocation import Revoker
 from aura_control.services.sweep import Sweeper
 from aura_control.services.tenants import TenantRemover
@@ -197,6 +199,15 @@ async def _services(
         await _background(stack, sweeper.run(), sweeper.close)
         remover = TenantRemover(services)
         await _background(stack, remover.run(), remover.close)
+        checkpointer = Checkpointer(
+            database=database,
+            place=await asyncio.to_thread(open_checkpoints, settings, registry),
+            signing=vault.signing,
+            clock=outside.clock,
+        )
+        await _background(stack, checkpointer.run(), checkpointer.close)
+        pruner = Pruner(database=database)
+        await _background(stack, pruner.run(), pruner.close)
         stack.callback(events.close)
         yield services
 

@@ -7,16 +7,20 @@ import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from aura_control.db.columns import new_id
 from aura_control.db.engine import Database
 from aura_control.db.schema import migrate, version
+from aura_control.services.checkpoints import CheckpointPlace
 from aura_control.services.keys import Vault
 from aura_control.settings import Settings
+from aura_core.checkpoints import FileCheckpoints
 from aura_core.crypto import Keyring
 from aura_core.errors import ConfigurationError
+from aura_core.registry import Registry
 from aura_core.wire import ControlKeys
 
 __all__ = [
@@ -26,6 +30,7 @@ __all__ = [
     "ensure_owner",
     "issue_token",
     "load_vault",
+    "open_checkpoints",
     "open_database",
 ]
 
@@ -104,6 +109,26 @@ def _read_secret(path: Path, variable: str) -> bytes:
 def open_database(settings: Settings, vault: Vault) -> Database:
     """The control plane's database with the audit keys of ``vault``."""
     return Database.open(settings.database, audit_key=vault.audit_key)
+
+
+def open_checkpoints(
+    settings: Settings, registry: Registry, *, place: str | None = None
+) -> CheckpointPlace:
+    """The place for the audit log's checkpoints, or another ``place`` to read them at.
+
+    Raises ConfigurationError for a place that nothing here can reach.
+    """
+    place = place or settings.checkpoint_place
+    scheme = urlsplit(place).scheme
+    if scheme == FileCheckpoints.scheme:
+        return CheckpointPlace(store=FileCheckpoints(), place=place)
+    store = registry.checkpoint_stores().get(scheme)
+    if store is None:
+        raise ConfigurationError(
+            f"No plugin keeps checkpoints at {scheme}://.",
+            hint="Install one, or set AURA_AUDIT_CHECKPOINTS to file:///directory.",
+        )
+    return CheckpointPlace(store=store, place=place)
 
 
 async def add_user(database: Database, *, tenant_name: str, email: str) -> Owner:

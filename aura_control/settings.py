@@ -7,6 +7,7 @@ environment variables that hold them.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -61,6 +62,9 @@ class Settings(BaseSettings):
     private_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Host names of providers inside the operator's network, separated by commas: only these may
     resolve to private addresses, here and on machines."""
+    audit_checkpoints: str | None = None
+    """Where the audit log's signed checkpoints go: ``file:///directory``, ``s3://bucket/prefix``.
+    Without one, a directory in the data directory, which protects from nobody who has both."""
 
     metrics_token: SecretStr | None = None
     """What a scraper of ``/metrics`` sends as bearer token. Without one, metrics are shown only
@@ -89,6 +93,13 @@ class Settings(BaseSettings):
         if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ValueError("must be https, except on a loopback address")
         return value.rstrip("/")
+
+    @field_validator("audit_checkpoints")
+    @classmethod
+    def _place(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"[a-z][a-z0-9-]*://.", value):
+            raise ValueError("must be a URL such as file:///directory or s3://bucket/prefix")
+        return value
 
     @field_validator("manifests", mode="before")
     @classmethod
@@ -141,6 +152,12 @@ class Settings(BaseSettings):
     def durable(self) -> str:
         """The URL of the workflows' database."""
         return _url(self.durable_url, self.data_dir / "durable.db")
+
+    @property
+    def checkpoint_place(self) -> str:
+        """Where checkpoints go."""
+        own = (self.data_dir / "audit-checkpoints").absolute()
+        return self.audit_checkpoints or own.as_uri()
 
     @property
     def keyring_path(self) -> Path:

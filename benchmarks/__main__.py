@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
-from benchmarks import broker, compose, daemon, deliver, fanout, imports
+from benchmarks import audit, broker, compose, daemon, deliver, fanout, imports
 from benchmarks.measuring import Effort, Figure
 
 __all__ = ["BENCHMARKS", "main"]
@@ -24,6 +24,7 @@ BENCHMARKS: Mapping[str, Measure] = {
     "broker": broker.measure,
     "daemon": daemon.measure,
     "imports": imports.measure,
+    "audit": audit.measure,
 }
 
 _THOROUGH = Effort(rounds=15, calls=100)

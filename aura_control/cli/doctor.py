@@ -64,6 +64,7 @@ def _findings(data_dir: DataDir) -> Iterator[Finding]:
     yield _attempt("keys", lambda: _keys(settings))
     yield _attempt("database", lambda: _database(settings))
     yield from _integrations(settings)
+    yield _checkpoints(settings)
     yield _isolation()
     yield _control_plane(settings)
 
@@ -109,6 +110,25 @@ def _integrations(settings: Settings) -> Iterator[Finding]:
                     hint=f"Register one at the provider and set {method.client.id_env}.",
                 )
     yield Finding(check="integrations", outcome="ok", detail=f"{len(listings)} found")
+
+
+def _checkpoints(settings: Settings) -> Finding:
+    from aura_control.bootstrap import open_checkpoints
+
+    if settings.audit_checkpoints is None:
+        return Finding(
+            check="audit checkpoints",
+            outcome="warn",
+            detail="lie in the data directory: whoever has both can rewrite the audit log unseen",
+            hint="Set AURA_AUDIT_CHECKPOINTS to a place on another machine, and copy them there.",
+        )
+
+    def reach() -> str:
+        kept = open_checkpoints(settings, open_registry(settings))
+        next(iter(kept.store.names(kept.place, "")), None)
+        return f"go to {settings.audit_checkpoints}"
+
+    return _attempt("audit checkpoints", reach)
 
 
 def _isolation() -> Finding:

@@ -6,6 +6,7 @@ import typer
 
 from aura_control.cli import (
     agents,
+    audit,
     compose,
     connect,
     connections,
@@ -27,8 +28,8 @@ def build() -> typer.Typer:
         add_completion=False,
         help="Connect an AI agent to services and run it, without giving it a credential.",
         epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the control plane does"
-        " not answer, 4 it refuses the API token. With --json exactly one document is on standard"
-        " output, also when a command fails.",
+        " not answer, 4 it refuses the API token; 'aura audit verify' has more of its own. With"
+        " --json exactly one document is on standard output, also when a command fails.",
     )
     app.command()(serve.up)
     app.command()(serve.serve)
@@ -40,4 +41,5 @@ def build() -> typer.Typer:
     app.add_typer(plugins.app, name="plugins")
     app.add_typer(tenants.app, name="tenants")
     app.add_typer(users.app, name="users")
+    app.add_typer(audit.app, name="audit")
     return app

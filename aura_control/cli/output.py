@@ -16,7 +16,7 @@ from rich.text import Text
 
 from aura_core.errors import AuraError, ConfigurationError
 
-__all__ = ["ExitCode", "Output"]
+__all__ = ["AUDIT_CODES", "ExitCode", "Output"]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -33,6 +33,17 @@ class ExitCode(IntEnum):
     """The control plane does not answer."""
     REFUSED = 4
     """The control plane does not accept the API token, or does not allow it."""
+
+
+AUDIT_CODES = {
+    "whole": 0,
+    "altered": 10,
+    "gap": 11,
+    "truncated": 12,
+    "rewritten": 13,
+    "unverifiable": 14,
+}
+"""How ``aura audit verify`` ends, by what it found."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,14 @@ __all__ = ["open_registry"]
 
 def open_registry(settings: Settings) -> Registry:
     """All integrations: installed ones and the operator's own manifests; imports no plugin."""
-    own = {k: v for k, v in os.environ.items() if k.startswith("AURA_PLUGIN_")}
+    # Plugins get the operator's settings for plugins, and none of the control plane's own: its
+    # database's URL, its master keys and its API token are not theirs to read.
+    reserved = {f"AURA_{name.upper()}" for name in Settings.model_fields} | {"AURA_TOKEN"}
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("AURA_") and name not in reserved
+    }
     return Registry.discover(
         manifest_dirs=settings.manifests,
         allow_loopback_http=settings.allow_loopback_http,

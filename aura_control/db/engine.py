@@ -180,9 +180,9 @@ class Database:
     ) -> Database:
         """Opens ``url`` (``sqlite:///file`` or ``postgresql://``); connects at first use.
 
-        ``audit_key`` derives a tenant's audit key from its id and salt. ``clock`` is read once
-        for each transaction. ``published`` is called after each commit with the id of every user
-        and agent that it gave events. Raises ConfigurationError.
+        ``audit_key`` makes and opens the tenants' audit keys. ``clock`` is read once for each
+        transaction. ``published`` is called after each commit with the id of every user and agent
+        that it gave events. Raises ConfigurationError.
         """
         return cls(open_engine(url), audit_key=audit_key, clock=clock, published=published)
 

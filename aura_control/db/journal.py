@@ -9,40 +9,88 @@ commits: whoever reads on from the last id that it has seen misses nothing.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
-from collections.abc import Callable, Mapping
-from datetime import datetime
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from aura_control.db.models import AuditHead, AuditLog, Event, Tenant
+from aura_control.db.chain import GENESIS, canonical_json, entry_mac, iso
+from aura_control.db.models import AuditHead, AuditLog, Event, Tenant, TenantKey
 from aura_control.db.statements import insert_or
-from aura_core.crypto import lp
 from aura_core.errors import EnvelopeError, NotFound
 
-__all__ = ["GENESIS", "AuditKey", "Journal", "entry_mac"]
+__all__ = [
+    "CHECKPOINT_AFTER",
+    "CHECKPOINT_EVERY",
+    "AuditKey",
+    "Journal",
+    "NewAuditKey",
+]
 
-AuditKey = Callable[[str, bytes], bytes]
-"""(tenant id, the tenant's KDF salt) -> the key of the tenant's audit chain."""
+CHECKPOINT_EVERY = 100
+"""Entries after which a checkpoint is due at once."""
 
-GENESIS = "0" * 64
-"""``prev`` of a chain's first entry."""
+CHECKPOINT_AFTER = timedelta(minutes=5)
+"""Time after which one is due for whatever is new."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewAuditKey:
+    """A new tenant's sealed audit key, and the commitment of the key that sealed it."""
+
+    sealed: str
+    kid: str
+    commitment: bytes
+
+
+class AuditKey(Protocol):
+    """Makes and opens the keys of audit chains: the vault's part."""
+
+    def make(self, tenant_id: str, salt: bytes) -> NewAuditKey:
+        """A new random key for a new tenant, sealed under its own keys."""
+        ...
+
+    def open(
+        self, tenant_id: str, salt: bytes, *, sealed: str, commitments: Mapping[str, bytes]
+    ) -> bytes:
+        """The key of the tenant's chain, 32 bytes. Raises EnvelopeError."""
+        ...
+
+
+# Every transaction that changes anything runs these: they are put together once, and go past the
+# object mapper, which has nothing to do with them.
+_KEY = (
+    select(Tenant.kdf_salt, Tenant.audit_key, TenantKey.kid, TenantKey.commitment)
+    .outerjoin(TenantKey, TenantKey.tenant_id == Tenant.id)
+    .where(Tenant.id == bindparam("tenant"))
+)
+_HEAD = (
+    select(AuditHead.seq, AuditHead.mac, AuditHead.checkpoint_next, AuditHead.checkpoint_due_at)
+    .where(AuditHead.tenant_id == bindparam("tenant"))
+    .with_for_update()
+)
+_APPEND = insert(AuditLog)
+_MOVE = (
+    update(AuditHead)
+    .where(AuditHead.tenant_id == bindparam("tenant"))
+    .values(seq=bindparam("to_seq"), mac=bindparam("to_mac"), checkpoint_due_at=bindparam("due_at"))
+)
+
+
+class _Head(NamedTuple):
+    seq: int
+    mac: str
+    checkpoint_next: int
+    checkpoint_due_at: datetime | None
 
 
 class _Entry(NamedTuple):
     tenant_id: str
     text: str
     at: datetime
-
-
-def entry_mac(key: bytes, *, tenant_id: str, seq: int, prev: str, entry: str) -> str:
-    """HMAC-SHA256 (hexadecimal) of one entry, each field behind its length."""
-    message = lp("audit/v1", tenant_id, seq, prev, entry)
-    return hmac.new(key, message, hashlib.sha256).hexdigest()
 
 
 class Journal:
@@ -84,12 +132,9 @@ class Journal:
             "agent_id": agent_id,
             "target": target,
             "metadata": dict(metadata or {}),
-            "at": self._now.isoformat(timespec="microseconds"),
+            "at": iso(self._now),
         }
-        text = json.dumps(
-            document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        )
-        self._entries.append(_Entry(tenant_id, text, self._now))
+        self._entries.append(_Entry(tenant_id, canonical_json(document), self._now))
 
     def publish(
         self,
@@ -115,19 +160,27 @@ class Journal:
             }
         )
 
+    def new_key(self, tenant_id: str, salt: bytes) -> NewAuditKey:
+        """A key for the chain of a tenant that is being made."""
+        return self._audit_key.make(tenant_id, salt)
+
     async def key(self, tenant_id: str) -> bytes:
-        """The key of the tenant's chain."""
+        """The key of the tenant's chain. Raises NotFound, and EnvelopeError for a shredded tenant
+        or a key that does not open."""
         if tenant_id not in self._keys:
-            row = (
-                await self._session.execute(
-                    select(Tenant.id, Tenant.kdf_salt).where(Tenant.id == tenant_id)
-                )
-            ).one_or_none()
-            if row is None:
+            connection = await self._session.connection()
+            rows = (await connection.execute(_KEY, {"tenant": tenant_id})).all()
+            if not rows:
                 raise NotFound("There is no such tenant.")
-            if row.kdf_salt is None:
+            salt, sealed = rows[0].kdf_salt, rows[0].audit_key
+            if salt is None or sealed is None:
                 raise EnvelopeError("The tenant's keys were destroyed: its audit log is closed.")
-            self._keys[tenant_id] = self._audit_key(tenant_id, row.kdf_salt)
+            self._keys[tenant_id] = self._audit_key.open(
+                tenant_id,
+                salt,
+                sealed=sealed,
+                commitments={row.kid: row.commitment for row in rows if row.kid is not None},
+            )
         return self._keys[tenant_id]
 
     async def flush(self) -> None:
@@ -143,24 +196,23 @@ class Journal:
         if events:
             await self._session.execute(insert(Event), events)
 
-    async def _lock_head(self, tenant_id: str) -> tuple[int, str]:
-        await self._session.execute(
-            insert_or(self._session, AuditHead)
-            .values(tenant_id=tenant_id, seq=0, mac=GENESIS)
-            .on_conflict_do_nothing()
-        )
-        row = (
+    async def _lock_head(self, tenant_id: str) -> _Head:
+        connection, whose = await self._session.connection(), {"tenant": tenant_id}
+        row = (await connection.execute(_HEAD, whose)).one_or_none()
+        if row is None:  # the tenant's first entry
             await self._session.execute(
-                select(AuditHead.seq, AuditHead.mac)
-                .where(AuditHead.tenant_id == tenant_id)
-                .with_for_update()
+                insert_or(self._session, AuditHead)
+                .values(
+                    tenant_id=tenant_id, seq=0, mac=GENESIS, checkpoint_seq=0, checkpoint_next=0
+                )
+                .on_conflict_do_nothing()
             )
-        ).one()
-        return row.seq, row.mac
+            row = (await connection.execute(_HEAD, whose)).one()
+        return _Head(*row)
 
-    async def _extend(self, tenant_id: str, head: tuple[int, str], entries: list[_Entry]) -> None:
+    async def _extend(self, tenant_id: str, head: _Head, entries: list[_Entry]) -> None:
         key = await self.key(tenant_id)
-        seq, mac = head
+        seq, mac = head.seq, head.mac
         rows = []
         for entry in entries:
             seq, prev = seq + 1, mac
@@ -175,7 +227,12 @@ class Journal:
                     "at": entry.at,
                 }
             )
-        await self._session.execute(insert(AuditLog), rows)
-        await self._session.execute(
-            update(AuditHead).where(AuditHead.tenant_id == tenant_id).values(seq=seq, mac=mac)
-        )
+        connection = await self._session.connection()
+        await connection.execute(_APPEND, rows)
+        due_at = self._now + CHECKPOINT_AFTER
+        if head.checkpoint_due_at is not None:  # one put off by hand is due again from here on
+            due_at = min(due_at, head.checkpoint_due_at)
+        if seq - head.checkpoint_next >= CHECKPOINT_EVERY:
+            due_at = min(due_at, self._now)
+        moved = {"tenant": tenant_id, "to_seq": seq, "to_mac": mac, "due_at": due_at}
+        await connection.execute(_MOVE, moved)

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from aura_control.db.journal import AuditKey, Journal
 from aura_control.db.repositories.agents import Agents
 from aura_control.db.repositories.audit import Audit
+from aura_control.db.repositories.checkpoints import Checkpoints
 from aura_control.db.repositories.deliveries import Deliveries
 from aura_control.db.repositories.events import Events
 from aura_control.db.repositories.gauges import Gauges
@@ -16,6 +17,7 @@ from aura_control.db.repositories.instances import Instances
 from aura_control.db.repositories.integrations import Integrations
 from aura_control.db.repositories.limits import Limits
 from aura_control.db.repositories.oauth import OAuthTransactions
+from aura_control.db.repositories.retention import Retention
 from aura_control.db.repositories.revocations import Revocations
 from aura_control.db.repositories.tenants import Tenants
 from aura_control.db.repositories.tokens import Tokens
@@ -47,4 +49,6 @@ class Transaction:
         self.limits = Limits(*parts)
         self.events = Events(*parts)
         self.audit = Audit(*parts)
+        self.checkpoints = Checkpoints(*parts)
+        self.retention = Retention(*parts)
         self.gauges = Gauges(*parts)

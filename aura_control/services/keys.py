@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from aura_control.db.connection import Connection, SealedTokens, Slot
 from aura_control.db.transaction import Transaction
+from aura_control.services.audit_keys import AuditKeys
 from aura_core.credentials import CredentialEnvelope
 from aura_core.crypto import Identity, Keyring, TenantKeys
 from aura_core.errors import EnvelopeError
@@ -36,11 +37,10 @@ class Vault:
         self.signing = signing
         """Signs everything that goes to machines."""
 
-    def audit_key(self, tenant_id: str, salt: bytes) -> bytes:
-        """The key of a tenant's audit chain: under the oldest master key, which every entry of the
-        chain was made with, however often the keys were rotated since."""
-        oldest = min(self._keyring.states, key=lambda kid: int(kid[1:]))
-        return self._keyring.derive("aura/audit-key/v1", tenant_id, salt, kid=oldest)
+    @property
+    def audit_key(self) -> AuditKeys:
+        """Makes and opens the keys of the tenants' audit chains."""
+        return AuditKeys(lambda: self._keyring)
 
     def derive(self, label: str) -> bytes:
         """A 32-byte key of the control plane itself, under the active master key."""

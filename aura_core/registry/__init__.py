@@ -28,6 +28,7 @@ from aura_core.registry._loading import Integration, Plugin, import_plugin, inte
 from aura_core.registry._sources import Source, directory_sources, plugin_sources
 
 if TYPE_CHECKING:
+    from aura_core.checkpoints import CheckpointStore
     from aura_core.compute import Compute, HostContext
     from aura_core.runtime import Runtime
 
@@ -140,6 +141,12 @@ class Registry:
                 self._runtimes = self._collect("aura_runtimes")
             return self._runtimes
 
+    def checkpoint_stores(self) -> Mapping[str, CheckpointStore]:
+        """Places for checkpoints by the scheme of their URL, those of plugins. Collected anew at
+        each call: the few who ask keep what they got."""
+        with self._lock:
+            return self._collect("aura_checkpoint_stores", key="scheme")
+
     def notify(self, hook_name: str, **arguments: Any) -> None:
         """Tell the observers among the plugins that are imported or that serve the host.
 
@@ -213,7 +220,7 @@ class Registry:
                     continue  # listed as quarantined
         return found
 
-    def _collect(self, hook_name: str) -> dict[str, Any]:
+    def _collect(self, hook_name: str, *, key: str = "id") -> dict[str, Any]:
         if self._context is None:
             raise ConfigurationError("Computes and runtimes need a data directory of the host's.")
         owners: dict[str, list[tuple[str, Any]]] = {}
@@ -225,7 +232,9 @@ class Registry:
                 self._quarantine(plugin.source.name, plugin.source.distribution, str(error))
                 continue
             for thing in things:
-                owners.setdefault(thing.id, []).append((plugin.source.distribution, thing))
+                owners.setdefault(getattr(thing, key), []).append(
+                    (plugin.source.distribution, thing)
+                )
         for name, offers in owners.items():
             if len(offers) > 1:
                 names = " and ".join(distribution for distribution, _ in offers)

@@ -14,7 +14,7 @@ from aura_core.wire._join import (
     seal_join_answer,
     verify_join,
 )
-from aura_core.wire._keys import ControlKeys, VmKeys, parse_public_keys
+from aura_core.wire._keys import ControlKeys, VmKeys, check_signature, parse_public_keys
 from aura_core.wire._push import (
     Op,
     Push,
@@ -42,6 +42,7 @@ __all__ = [
     "PushHeader",
     "VmKeys",
     "check_bearer",
+    "check_signature",
     "claimed_instance",
     "key_id",
     "make_join",

@@ -60,6 +60,28 @@ def test_computes_with_one_id_are_rejected_naming_both(
     assert "ZeroDivisionError" in (line(registry, "broken").reason or "")
 
 
+STORE = """
+from aura_core.hookspecs import hookimpl
+
+class Fake:
+    scheme = "{0}"
+
+@hookimpl
+def aura_checkpoint_stores(context):
+    return [Fake()]
+"""
+
+
+def test_places_for_checkpoints_are_found_by_their_scheme(
+    plugins: PluginFolder, context: HostContext
+) -> None:
+    for name, scheme in (("one", "s3"), ("two", "ftp"), ("three", "ftp")):
+        plugins.add(name, init=STORE.format(scheme))
+    registry = discover(plugins, context=context)
+    assert list(registry.checkpoint_stores()) == ["s3"]
+    assert "acme-three 1.0 and acme-two 1.0" in (line(registry, "ftp").reason or "")
+
+
 def test_computes_need_a_context(plugins: PluginFolder) -> None:
     with pytest.raises(ConfigurationError):
         discover(plugins).computes()

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from aura_core.wire import ControlKeys, VmKeys
+from aura_vmd.conduct import Conduct
 from aura_vmd.holdings import Holdings
 from aura_vmd.inbox import Identity, Inbox
+from aura_vmd.metering import Metering
+from aura_vmd.refusals import Refusals
 from aura_vmd.skills import Skills
 from aura_vmd.store import Store
 from aura_vmd.sync import Sync
@@ -28,7 +31,11 @@ class Reports:
         self.sync: Sync
 
     async def heartbeat(
-        self, *, revisions: Mapping[str, int], health: Mapping[str, Any]
+        self,
+        *,
+        revisions: Mapping[str, int],
+        health: Mapping[str, Any],
+        conduct: Mapping[str, Any],
     ) -> dict[str, Any]:
         self.count += 1
         if self.count == 1:
@@ -72,6 +79,10 @@ async def test_a_need_that_comes_up_during_a_report_is_not_forgotten(
         store=store,
         skills=skills,
         report=report,
+        conduct=Conduct(
+            meter=Metering(path=root / "usage.jsonl", holdings=Holdings()),
+            refusals=Refusals(path=root / "refused.jsonl"),
+        ),
         heartbeat_seconds=3600,
     )
     running = asyncio.create_task(reports.sync.run())

@@ -18,7 +18,7 @@ from aura_control.db.models.connections import (
     OAuthTransaction,
     PendingRevocation,
 )
-from aura_control.db.models.journal import AuditHead, AuditLog, Event
+from aura_control.db.models.journal import AuditAnchor, AuditHead, AuditLog, Event
 from aura_control.db.models.limits import AgentUsage, RefusalMark
 from aura_control.db.models.tenants import ApiToken, Tenant, TenantKey, User
 
@@ -28,6 +28,7 @@ __all__ = [
     "AgentIntegration",
     "AgentUsage",
     "ApiToken",
+    "AuditAnchor",
     "AuditHead",
     "AuditLog",
     "ConnectionState",

@@ -22,6 +22,8 @@ class Tenant(Base):
     name: Mapped[str]
     kdf_salt: Mapped[bytes | None] = mapped_column(LargeBinary)
     """32 random bytes that all of the tenant's keys are derived with; NULL once shredded."""
+    audit_key: Mapped[str | None]
+    """32 random bytes that the key of its audit chain comes from, sealed; set with the row."""
     created_at: Mapped[datetime]
     deleting_at: Mapped[datetime | None]
     """When the operator asked to delete the tenant: from then on nobody signs in to it."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import delete, insert, or_, select, update
 
+from aura_control.db.chain import Anchor
 from aura_control.db.models import (
     ApiToken,
+    AuditAnchor,
     Delivery,
     Instance,
     OAuthTransaction,
@@ -26,11 +30,25 @@ class Tenants(Repository):
     """The customers."""
 
     async def create(self, *, tenant_id: str, name: str, kdf_salt: bytes, actor: str) -> Tenant:
-        """Adds a tenant with its 32 random bytes of salt."""
+        """Adds a tenant with its 32 random bytes of salt, its audit key and its chain's anchor."""
         if len(kdf_salt) != 32:
             raise ValueError("a tenant's salt is 32 bytes")
+        audit_key = self._journal.new_key(tenant_id, kdf_salt)
         await self._session.execute(
-            insert(Tenant).values(id=tenant_id, name=name, kdf_salt=kdf_salt, created_at=self._now)
+            insert(Tenant).values(
+                id=tenant_id,
+                name=name,
+                kdf_salt=kdf_salt,
+                audit_key=audit_key.sealed,
+                created_at=self._now,
+            )
+        )
+        await self.record_commitment(tenant_id, kid=audit_key.kid, commitment=audit_key.commitment)
+        anchor = Anchor(tenant_id=tenant_id).sealed(await self._journal.key(tenant_id))
+        await self._session.execute(
+            insert(AuditAnchor).values(
+                **asdict(anchor), prune_due_at=self._now + timedelta(days=anchor.retention_days)
+            )
         )
         await self._journal.audit(tenant_id, action="tenant.created", actor=actor, target=tenant_id)
         return await self.get(tenant_id)

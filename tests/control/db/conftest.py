@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,13 +12,13 @@ import pytest
 from aura_control.db.engine import Database
 from aura_control.db.models import Agent, Instance
 from aura_control.db.schema import migrate
+from aura_control.services.audit_keys import AuditKeys
+from aura_core.crypto import Keyring
 from tests.control.db.world import Clock, World
 from tests.postgres import Postgres, running_postgres
 
-
-def audit_key(tenant_id: str, salt: bytes) -> bytes:
-    """Stands for the keyring: any key that depends on both."""
-    return hmac.new(b"master" + salt, tenant_id.encode(), hashlib.sha256).digest()
+_RING = Keyring.generate()
+audit_key = AuditKeys(lambda: _RING)
 
 
 @pytest.fixture(scope="session")

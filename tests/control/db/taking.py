@@ -12,6 +12,7 @@ from aura_control.db.engine import Database
 from aura_control.services.conduct import AgentMeter
 from aura_core.errors import LimitReached
 from aura_core.permissions import AgentPermissions, Decision
+from tests.control.db.conftest import audit_key
 
 LIMIT = 25
 CALLS = 12
@@ -22,7 +23,7 @@ SEND = Decision(allowed=True, needs=("email:send",), rule="scope:email:send")
 
 
 async def take(url: str, tenant_id: str, agent_id: str) -> tuple[int, int]:
-    database = Database.open(url, audit_key=lambda tenant, salt: salt)
+    database = Database.open(url, audit_key=audit_key)
     try:
         async with database.reading() as tx:
             agent = await tx.agents.get(tenant_id=tenant_id, agent_id=agent_id)

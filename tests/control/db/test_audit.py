@@ -58,7 +58,9 @@ async def test_entries_are_read_newest_first(database: Database, world: World) -
 
 async def test_a_whole_chain(database: Database, world: World) -> None:
     await _fill(database, world)
-    assert await _verify(database, world) == AuditVerdict(state=AuditState.WHOLE, entries=6)
+    verdict = await _verify(database, world)
+    assert verdict == AuditVerdict(tenant_id=world.tenant_id, entries=6, first=1)
+    assert verdict.state is AuditState.WHOLE
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,8 @@ async def test_tampering_shows(
 ) -> None:
     await _fill(database, world)
     await _tamper(database, statement)
-    assert await _verify(database, world) == AuditVerdict(state=state, entries=seq - 1, seq=seq)
+    verdict = await _verify(database, world)
+    assert (verdict.state, verdict.entries, verdict.seq) == (state, seq - 1, seq)
 
 
 async def test_another_tenants_key_makes_another_chain(database: Database, world: World) -> None:
@@ -111,8 +114,8 @@ async def test_a_shredded_tenants_log_is_closed(database: Database, world: World
         entries = await tx.audit.entries(tenant_id=world.tenant_id)
         assert (await tx.tenants.get(world.tenant_id)).kdf_salt is None
     assert entries[0].action == "tenant.shredded"
-    with pytest.raises(EnvelopeError):
-        await _verify(database, world)
+    verdict = await _verify(database, world)
+    assert (verdict.state, verdict.closed, verdict.entries) == (AuditState.WHOLE, True, 3)
     with pytest.raises(EnvelopeError):
         async with database.transaction() as tx:
             await tx.audit.append(world.tenant_id, action="x", actor="system", target="x")

@@ -188,7 +188,7 @@ async def test_a_row_put_back_with_its_state_shows_in_the_audit_log(
     assert (await current(database, made)).envelope() == made.envelope()
     async with database.reading() as tx:
         verdict = await tx.audit.verify("t1")
-    assert verdict.state is AuditState.ROLLED_BACK
+    assert verdict.state is AuditState.REWRITTEN
     assert verdict.target == f"connection:{made.id}"
 
 

@@ -6,6 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+from aura_control.db.migrations.append_only import make_append_only
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -34,6 +36,7 @@ def _people() -> None:
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("kdf_salt", sa.LargeBinary(), nullable=True),
+        sa.Column("audit_key", sa.Text(), nullable=True),
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("deleting_at", TIME, nullable=True),
         sa.Column("deleted_at", TIME, nullable=True),
@@ -100,9 +103,27 @@ def _journal() -> None:
         sa.Column("tenant_id", sa.Text(), nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
         sa.Column("mac", sa.String(length=64), nullable=False),
+        sa.Column("checkpoint_seq", sa.BigInteger(), nullable=False),
+        sa.Column("checkpoint_next", sa.BigInteger(), nullable=False),
+        sa.Column("checkpoint_at", TIME, nullable=True),
+        sa.Column("checkpoint_due_at", TIME, nullable=True),
         sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name="fk_audit_heads_tenant_id"),
         sa.PrimaryKeyConstraint("tenant_id", name="pk_audit_heads"),
     )
+    op.create_index("ix_audit_heads_checkpoint_due_at", "audit_heads", ["checkpoint_due_at"])
+    op.create_table(
+        "audit_anchors",
+        sa.Column("tenant_id", sa.Text(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("mac", sa.String(length=64), nullable=False),
+        sa.Column("retention_days", sa.Integer(), nullable=False),
+        sa.Column("written", sa.Text(), nullable=False),
+        sa.Column("proof", sa.String(length=64), nullable=False),
+        sa.Column("prune_due_at", TIME, nullable=False),
+        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name="fk_audit_anchors_tenant_id"),
+        sa.PrimaryKeyConstraint("tenant_id", name="pk_audit_anchors"),
+    )
+    op.create_index("ix_audit_anchors_prune_due_at", "audit_anchors", ["prune_due_at"])
     op.create_table(
         "audit_logs",
         sa.Column("id", SERIAL, nullable=False),
@@ -117,32 +138,7 @@ def _journal() -> None:
         sa.UniqueConstraint("tenant_id", "seq", name="uq_audit_logs_tenant_id_seq"),
         sqlite_autoincrement=True,
     )
-    _make_append_only()
-
-
-def _make_append_only() -> None:
-    """Refuses to change or delete an audit entry, whoever asks.
-
-    The chain of MACs shows a change afterwards; this keeps an honest mistake, in a query or by
-    hand, from making one. TRUNCATE fires no row trigger and gets its own.
-    """
-    refusal = "audit_logs is append-only"
-    if op.get_bind().dialect.name == "sqlite":
-        for action in ("UPDATE", "DELETE"):
-            op.execute(
-                f"CREATE TRIGGER audit_logs_no_{action.lower()} BEFORE {action} ON audit_logs"
-                f" BEGIN SELECT RAISE(ABORT, '{refusal}'); END"
-            )
-        return
-    op.execute(
-        "CREATE FUNCTION audit_logs_refuse() RETURNS trigger LANGUAGE plpgsql AS"
-        f" $$ BEGIN RAISE EXCEPTION '{refusal}'; END $$"
-    )
-    for events, level in (("UPDATE OR DELETE", "ROW"), ("TRUNCATE", "STATEMENT")):
-        op.execute(
-            f"CREATE TRIGGER audit_logs_no_{level.lower()} BEFORE {events} ON audit_logs"
-            f" FOR EACH {level} EXECUTE FUNCTION audit_logs_refuse()"
-        )
+    make_append_only()
 
 
 def _connections() -> None:
