@@ -18,6 +18,8 @@ __all__ = ["MAX_ANSWER", "USER_AGENT", "Reply", "fetch", "http_client"]
 
 MAX_ANSWER = 1024 * 1024
 """Bytes that the answer of a token endpoint or a verification call may have."""
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
 USER_AGENT = f"aura/{aura_core.__version__}"
 
 
@@ -61,7 +63,8 @@ async def fetch(
     """One call and its whole answer, of at most ``limit`` bytes, within ``deadline`` seconds.
 
     Raises :class:`ProviderUnavailable` for a call without an answer and :class:`ProviderRejected`
-    for one that is too large. Messages name the host only: the rest of a URL can be secret.
+    for one that is too large, each with its ``effect``. Messages name the host only: the rest of a
+    URL can be secret.
     """
     request = http.build_request(method, url, headers=dict(headers or {}), content=content)
     host = request.url.host
@@ -73,9 +76,14 @@ async def fetch(
             finally:
                 await response.aclose()
     except TimeoutError:
-        raise ProviderUnavailable(f"{host} did not answer within {deadline:g} seconds.") from None
+        raise ProviderUnavailable(
+            f"{host} did not answer within {deadline:g} seconds.", effect="unknown"
+        ) from None
     except httpx.HTTPError as error:
-        raise ProviderUnavailable(f"{host} did not answer: {type(error).__name__}.") from None
+        raise ProviderUnavailable(
+            f"{host} did not answer: {type(error).__name__}.",
+            effect="none" if isinstance(error, _NEVER_SENT) else "unknown",
+        ) from None
     return Reply(
         status=response.status_code,
         headers={name.lower(): value for name, value in response.headers.items()},
@@ -96,7 +104,9 @@ async def _bounded(response: httpx.Response, limit: int) -> bytes:
     if encoding in ("gzip", "x-gzip", "deflate"):
         return _checked(_inflate(bytes(raw), limit), limit)
     if encoding not in ("identity", ""):
-        raise ProviderRejected(f"The provider answered in the encoding {encoding[:20]!r}.")
+        raise ProviderRejected(
+            f"The provider answered in the encoding {encoding[:20]!r}.", effect="unclear"
+        )
     return _checked(bytes(raw), limit)
 
 
@@ -105,10 +115,12 @@ def _inflate(raw: bytes, limit: int) -> bytes:
     try:
         return zlib.decompressobj(wbits=47).decompress(raw, limit + 1)
     except zlib.error:
-        raise ProviderUnavailable("The provider's answer is damaged.") from None
+        raise ProviderUnavailable("The provider's answer is damaged.", effect="unclear") from None
 
 
 def _checked(body: bytes, limit: int) -> bytes:
     if len(body) > limit:
-        raise ProviderRejected(f"The provider's answer is larger than {limit} bytes.")
+        raise ProviderRejected(
+            f"The provider's answer is larger than {limit} bytes.", effect="unclear"
+        )
     return body
