@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, TypeVar
 
 import httpx
 
@@ -18,6 +19,9 @@ __all__ = ["MAX_ANSWER", "USER_AGENT", "Reply", "fetch", "http_client"]
 
 MAX_ANSWER = 1024 * 1024
 """Bytes that the answer of a token endpoint or a verification call may have."""
+_LATE = 1.0
+_T = TypeVar("_T")
+
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 USER_AGENT = f"aura/{aura_core.__version__}"
@@ -59,22 +63,24 @@ async def fetch(
     content: bytes | None = None,
     limit: int = MAX_ANSWER,
     deadline: float = 60.0,
+    spends: bool = False,
 ) -> Reply:
     """One call and its whole answer, of at most ``limit`` bytes, within ``deadline`` seconds.
+
+    A call that ``spends`` something (a code, a refresh token) is given all of that time: to hang up
+    on a provider that is slow is to lose what it will still answer. Other calls end at the client's
+    own time-out between two reads.
 
     Raises :class:`ProviderUnavailable` for a call without an answer and :class:`ProviderRejected`
     for one that is too large, each with its ``effect``. Messages name the host only: the rest of a
     URL can be secret.
     """
     request = http.build_request(method, url, headers=dict(headers or {}), content=content)
+    if spends:
+        request.extensions["timeout"] = {**request.extensions["timeout"], "read": None}
     host = request.url.host
     try:
-        async with asyncio.timeout(deadline):
-            response = await http.send(request, stream=True)
-            try:
-                body = await _bounded(response, limit)
-            finally:
-                await response.aclose()
+        response, body = await _within(deadline, _answered(http, request, limit))
     except TimeoutError:
         raise ProviderUnavailable(
             f"{host} did not answer within {deadline:g} seconds.", effect="unknown"
@@ -90,6 +96,36 @@ async def fetch(
         body=body,
         cookies=dict(response.cookies),
     )
+
+
+async def _answered(
+    http: httpx.AsyncClient, request: httpx.Request, limit: int
+) -> tuple[httpx.Response, bytes]:
+    response = await http.send(request, stream=True)
+    try:
+        return response, await _bounded(response, limit)
+    finally:
+        await response.aclose()
+
+
+async def _within(deadline: float, work: Coroutine[Any, Any, _T]) -> _T:
+    """The result of ``work``, or TimeoutError.
+
+    A process that was stopped for longer than the deadline wakes up with its time over and the
+    answer in its socket. ``asyncio.timeout`` would cancel the call before that is read; here it
+    gets a moment more, counted from the waking.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        for seconds in (deadline, _LATE):
+            done, _ = await asyncio.wait({task}, timeout=seconds)
+            if done:
+                return task.result()
+        raise TimeoutError
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
 
 
 async def _bounded(response: httpx.Response, limit: int) -> bytes:
