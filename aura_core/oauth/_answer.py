@@ -226,7 +226,8 @@ def _secret(value: str | None) -> SecretStr | None:
 
 def _scopes(value: Any, delimiter: str) -> tuple[str, ...] | None:
     if isinstance(value, list):
-        return tuple(item for item in value if isinstance(item, str))
+        # A list of something else says nothing: it must not take away what was granted.
+        return tuple(value) if all(isinstance(item, str) for item in value) else None
     if not isinstance(value, str):
         return None
     # White space separates everywhere (RFC 6749 §3.3), whatever the provider's own delimiter is.
