@@ -20,7 +20,7 @@ from aura_control.db.columns import utc_now
 from aura_control.db.connection import Connection, Grant
 from aura_control.db.schema import migrate
 from aura_control.settings import Settings, load_settings
-from aura_core.registry import Registry
+from aura_core.manifest import load_manifest
 from tests.storms.family_provider import Family, FamilyProvider
 
 __all__ = ["Process", "World", "world"]
@@ -88,9 +88,10 @@ class World:
     ids: dict[str, str] = field(default_factory=dict)
     """Families' names and connections' ids."""
 
-    async def connect(self, family: Family) -> None:
-        """A connection whose access token ended a minute ago."""
-        (self.manifests / f"{family.name}.toml").write_text(
+    def describe(self, family: Family) -> Path:
+        """Writes the manifest of the family's provider: processes read it when they start."""
+        path = self.manifests / f"{family.name}.toml"
+        path.write_text(
             _MANIFEST.format(
                 name=family.name,
                 origin=self.provider.origin,
@@ -98,10 +99,11 @@ class World:
                 retry="safe" if family.bears_reuse else "never",
             )
         )
-        registry = Registry.discover(
-            manifest_dirs=[self.manifests], allow_loopback_http=True, entry_points=()
-        )
-        method = registry.get(family.name).auth[0]
+        return path
+
+    async def connect(self, family: Family) -> None:
+        """A connection whose access token ended a minute ago."""
+        method = load_manifest(self.describe(family), allow_loopback_http=True).auth[0]
         vault = load_vault(self.settings)
         database = open_database(self.settings, vault)
         where = {"tenant_id": self.owner.tenant_id, "user_id": self.owner.user_id}

@@ -132,12 +132,14 @@ async def test_a_living_process_takes_up_what_a_killed_one_left(
 async def test_two_hundred_kills(stormy: World, provider: FamilyProvider) -> None:
     """A hundred on each database, at steps drawn from a fixed seed, next to a process that lives
     on and sweeps."""
-    drawn = random.Random(3)
+    drawn, kills = random.Random(3), []
+    for number in range(100):
+        step, bears = drawn.choice(STEPS), drawn.random() < 0.5
+        kills.append((family_for(provider, f"kill{number}", step, bears=bears), step))
+        stormy.describe(kills[-1][0])
     async with stormy.process(sweeps=True) as survivor:
-        for number in range(100):
-            step, bears = drawn.choice(STEPS), drawn.random() < 0.5
-            name = f"kill{number}"
-            family = family_for(provider, name, step, bears=bears)
+        for family, step in kills:
+            name = family.name
             survivor.signal(signal.SIGSTOP)
             await stormy.connect(family)
             async with victim(stormy, {name: step}) as process:
