@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
-from benchmarks import broker, compose, daemon, deliver, imports
+from benchmarks import broker, compose, daemon, deliver, imports, refresh
 from benchmarks.measuring import Effort, Figure
 
 __all__ = ["BENCHMARKS", "main"]
@@ -20,6 +20,7 @@ Measure = Callable[[Effort], Sequence[Figure]]
 BENCHMARKS: Mapping[str, Measure] = {
     "compose": compose.measure,
     "deliver": deliver.measure,
+    "refresh": refresh.measure,
     "broker": broker.measure,
     "daemon": daemon.measure,
     "imports": imports.measure,
