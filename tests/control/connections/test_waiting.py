@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -104,7 +105,10 @@ async def test_the_sweep_leaves_alone_what_another_process_is_at(control: Contro
     gate = Gate()
     control.provider.faults.append(gate.fault)
     connection = await control.connection()
-    where = {"tenant_id": connection.tenant_id, "connection_id": connection.id}
+    where: dict[str, Any] = {
+        "tenant_id": connection.tenant_id,
+        "connection_id": connection.id,
+    }
     other = asyncio.create_task(second_refresher(control).refresh(**where))
     await gate.reached.wait()
     assert (await control.connection()).refresh_generation == connection.revision
