@@ -85,6 +85,8 @@ class World:
     owner: Owner
     manifests: Path
     provider: FamilyProvider
+    clients: Mapping[str, str] = field(default_factory=lambda: {"STORM_CLIENT_ID": "aura"})
+    """What the operator set for the providers."""
     ids: dict[str, str] = field(default_factory=dict)
     """Families' names and connections' ids."""
 
@@ -162,6 +164,7 @@ class World:
             "data_dir": str(self.settings.data_dir),
             "database": self.settings.database,
             "manifests": str(self.manifests),
+            "clients": dict(self.clients),
             "sweeps": sweeps,
             "stops": {self.ids[name]: step for name, step in (stops or {}).items()},
         }

@@ -2,11 +2,12 @@
 
     python -m tests.storms.refreshing_process CONFIG
 
-CONFIG is a JSON document: ``data_dir``, ``database``, ``manifests``, ``sweeps``, and ``stops``, the
-step at which the renewal of a connection (by id) stands still until the process is killed. What
-stands still is put around the ports from outside: the locks, the wire, the database's commit.
-Each line on standard input is a number: so many callers want the tokens of all connections at the
-same time. Each line on standard output is a JSON document.
+CONFIG is a JSON document: ``data_dir``, ``database``, ``manifests``, ``clients`` (what the operator
+set for providers), ``sweeps``, and ``stops``: the step at which the renewal of a connection (by id)
+stands still until the process is killed. What stands still is put around the ports from outside:
+the locks, the wire, the database's commit. Each line on standard input is a number: so many callers
+want the tokens of all connections at the same time. Each line on standard output is a JSON
+document.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ async def main(config: Mapping[str, Any]) -> None:
         providers = Providers(
             registry=registry,
             http=http,
-            clients=RegisteredClients({"STORM_CLIENT_ID": "aura"}),
+            clients=RegisteredClients(config["clients"]),
             clock=utc_now,
         )
         refresher = Refresher(
