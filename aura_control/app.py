@@ -15,13 +15,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from aura_control.bootstrap import load_vault, open_checkpoints
-from aura_control.clients.locks import FileLocks, PostgresLocks
+from aura_control.clients.locks import FileLocks
 from aura_control.clients.registered import RegisteredClients
+from aura_control.clients.session_locks import PostgresLocks
 from aura_control.clients.vmd import VmdClient
 from aura_control.composition import Services
 from aura_control.db.columns import utc_now
 from aura_control.db.connection import Connection
-from aura_control.db.engine import Database, open_engine
+from aura_control.db.engine import Database
 from aura_control.db.models import ConnectionState
 from aura_control.db.schema import require_current_schema
 from aura_control.metrics import Metrics
@@ -31,7 +32,6 @@ from aura_control.problems import problem_response
 from aura_control.routes import routes
 from aura_control.services.checkpoints import Checkpointer
 from aura_control.services.keys import Vault
-from aura_control.services.lifetime import LONGEST_MARGIN
 from aura_control.services.providers import Providers
 from aura_control.services.refresh import Refresher
 from aura_control.services.retention import Pruner
@@ -44,7 +44,6 @@ from aura_control.web.pages import Pages
 from aura_control.workflows.operation import Waits, compose_operation
 from aura_core.api import http_client
 from aura_core.errors import AuraError
-from aura_core.manifest import OAuth2Auth
 from aura_core.registry import Registry
 
 __all__ = ["Outside", "create_app"]
@@ -122,7 +121,7 @@ async def _services(
         http = await stack.enter_async_context(make_http())
         clients = RegisteredClients(outside.environment)
         providers = Providers(registry=registry, http=http, clients=clients, clock=outside.clock)
-        locks = await _locks(settings, database, stack)
+        locks = _locks(settings, database, stack)
         machines = outside.machines()
         stack.push_async_callback(machines.aclose)
         operation = compose_operation(
@@ -164,10 +163,8 @@ async def _services(
         )
         sweeper = Sweeper(
             database=database,
-            providers=providers,
             refresher=refresher,
             clock=outside.clock,
-            longest_margin=_longest_margin(registry),
         )
         services = Services(
             settings=settings,
@@ -227,20 +224,9 @@ async def _background(
     stack.push_async_callback(end)
 
 
-async def _locks(settings: Settings, database: Database, stack: AsyncExitStack) -> Locks:
+def _locks(settings: Settings, database: Database, stack: AsyncExitStack) -> Locks:
     if database.dialect == "sqlite":
         return FileLocks(settings.data_dir / "locks")
-    engine = open_engine(settings.database)
-    stack.push_async_callback(engine.dispose)
-    return PostgresLocks(engine)
-
-
-def _longest_margin(registry: Registry) -> float:
-    given = (
-        float(method.refresh.margin or 0)
-        for listing in registry.listings()
-        if listing.manifest is not None
-        for method in listing.manifest.auth
-        if isinstance(method, OAuth2Auth)
-    )
-    return max(LONGEST_MARGIN, *given, 0.0)
+    locks = PostgresLocks(settings.database)
+    stack.push_async_callback(locks.aclose)
+    return locks

@@ -10,11 +10,13 @@ from typing import Any, Protocol
 from pydantic import SecretStr
 
 from aura_core.adapter import OAuthClientSettings
+from aura_core.errors import RefreshFailed
 from aura_core.manifest import AuthMethod
 
 __all__ = [
     "Clock",
     "Deliverer",
+    "LockTaken",
     "Locks",
     "MachineClient",
     "Notifier",
@@ -39,12 +41,18 @@ class OAuthClients(Protocol):
         ...
 
 
+class LockTaken(RefreshFailed):
+    """Somebody else held the lock for as long as the caller would wait."""
+
+
 class Locks(Protocol):
     """Locks between all processes of the control plane, which die with their holder."""
 
-    def hold(self, name: str) -> AbstractAsyncContextManager[None]:
-        """Waits for the lock and holds it inside the block. Raises RefreshFailed when it takes
-        too long."""
+    def hold(self, name: str, *, wait: float | None = None) -> AbstractAsyncContextManager[None]:
+        """Waits for the lock and holds it inside the block.
+
+        ``wait``: at most so many seconds, 0 for not at all; a minute if it is None. Raises
+        LockTaken when it takes longer, RefreshFailed when it cannot be asked for."""
         ...
 
 

@@ -31,6 +31,8 @@ A message is written for a person and never holds a secret. ``hint`` says what t
 
 from __future__ import annotations
 
+from typing import Literal
+
 __all__ = [
     "AddressRefused",
     "AuraError",
@@ -41,6 +43,7 @@ __all__ = [
     "Conflict",
     "CredentialError",
     "DuplicateIntegration",
+    "Effect",
     "EnvelopeError",
     "InvalidInput",
     "LimitReached",
@@ -152,15 +155,32 @@ class RefreshFailed(CredentialError):
     """A refresh did not succeed but may later; the stored tokens are untouched."""
 
 
+Effect = Literal["none", "unknown", "unclear"]
+"""What a call that failed did at the provider. ``none``: it was never sent, or it was refused.
+``unknown``: it was sent, and no answer came. ``unclear``: an answer came that cannot be used, and
+perhaps it meant success. It matters where a call spends something, as a refresh does."""
+
+
 class ProviderError(AuraError):
-    """The provider answered with an error, or not at all."""
+    """The provider answered with an error, or not at all; ``effect`` is what the call did."""
+
+    def __init__(self, message: str, *, hint: str | None = None, effect: Effect = "none") -> None:
+        super().__init__(message, hint=hint)
+        self.effect: Effect = effect
 
 
 class ProviderUnavailable(ProviderError):
     """Network failure, time-out or 5xx; ``sent`` is false where no connection was made."""
 
-    def __init__(self, message: str, *, sent: bool = True, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self,
+        message: str,
+        *,
+        sent: bool = True,
+        hint: str | None = None,
+        effect: Effect = "none",
+    ) -> None:
+        super().__init__(message, hint=hint, effect=effect)
         self.sent = sent
 
 
@@ -198,8 +218,9 @@ class ProviderRejected(ProviderError):
         status: int | None = None,
         code: str | None = None,
         hint: str | None = None,
+        effect: Effect = "none",
     ) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint, effect=effect)
         self.status = status
         self.code = code
 

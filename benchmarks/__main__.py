@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
-from benchmarks import audit, broker, compose, daemon, deliver, fanout, imports
+from benchmarks import audit, broker, compose, daemon, deliver, fanout, imports, refresh
 from benchmarks.measuring import Effort, Figure
 
 __all__ = ["BENCHMARKS", "main"]
@@ -21,6 +21,7 @@ BENCHMARKS: Mapping[str, Measure] = {
     "compose": compose.measure,
     "deliver": deliver.measure,
     "fanout": fanout.measure,
+    "refresh": refresh.measure,
     "broker": broker.measure,
     "daemon": daemon.measure,
     "imports": imports.measure,

@@ -22,6 +22,12 @@ __all__ = ["main"]
 _ITEMS = {
     "items": [{"id": number, "name": f"item {number}", "done": False} for number in range(40)]
 }
+_TOKENS = {
+    "access_token": "a" * 64,
+    "refresh_token": "r" * 64,
+    "token_type": "Bearer",
+    "expires_in": 3600,
+}
 _ACK = {"taken": "0" * 300}
 """As long as the daemon's acknowledgement is."""
 
@@ -68,9 +74,14 @@ def _app(journal: int) -> web.Application:
         await asyncio.to_thread(_append, journal, await request.read())
         return web.json_response(_ACK)
 
+    async def token(request: web.Request) -> web.Response:
+        await request.post()
+        return web.json_response(_TOKENS)
+
     app = web.Application()
     app.router.add_get("/health", health)
     app.router.add_get("/items", items)
+    app.router.add_post("/token", token)
     app.router.add_post("/take", take)
     app.router.add_post("/keep", keep)
     return app

@@ -227,7 +227,7 @@ class Outbox:
             secrets=_tokens(),
         )
         await tx.integrations.apply_refresh(
-            **self._who,
+            tenant_id=before.tenant_id,
             connection_id=before.id,
             expected_revision=before.revision,
             revision=revision,

@@ -33,7 +33,7 @@ from aura_control.services.links import make_link
 from aura_control.services.receipts import receipt_of
 
 if TYPE_CHECKING:
-    from aura_control.composition import Services
+    pass
 
 __all__ = [
     "connect_by_fields",
@@ -66,8 +66,7 @@ async def list_integrations(request: Request) -> Response:
     principal = await authenticate(request)
     await read_nothing(request)
     views = await list_connections(services_of(request), principal)
-    services = services_of(request)
-    return JSONResponse({"integrations": [_connection(services, view) for view in views]})
+    return JSONResponse({"integrations": [_connection(view) for view in views]})
 
 
 async def connect_by_fields(request: Request) -> Response:
@@ -90,7 +89,7 @@ async def connect_by_fields(request: Request) -> Response:
         variables=body.variables,
         agent_id=body.agent_id,
     )
-    return JSONResponse(_connection(services_of(request), view), status_code=201)
+    return JSONResponse(_connection(view), status_code=201)
 
 
 async def link_integration(request: Request) -> Response:
@@ -126,10 +125,10 @@ async def disconnect_integration(request: Request) -> Response:
     return JSONResponse(receipt_of(view))
 
 
-def _connection(services: Services, view: ConnectionView) -> dict[str, Any]:
+def _connection(view: ConnectionView) -> dict[str, Any]:
     connection = view.connection
     expiry, since = connection.token_expiry, connection.connected_at
-    renewal = renews_at(services.registry, connection)
+    renewal = renews_at(connection)
     return {
         "id": connection.id,
         "provider": connection.provider,

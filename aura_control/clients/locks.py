@@ -16,19 +16,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from aura_control.ports import LockTaken
 
-from aura_core.errors import RefreshFailed
+__all__ = ["WAIT_SECONDS", "FileLocks", "too_long"]
 
-__all__ = ["FileLocks", "PostgresLocks"]
-
-_WAIT_SECONDS = 60.0
+WAIT_SECONDS = 60.0
+"""How long ``hold`` waits if it is not told."""
 
 
-def _too_long() -> RefreshFailed:
-    return RefreshFailed(
+def too_long() -> LockTaken:
+    """What a wait ends with that did not get the lock."""
+    return LockTaken(
         "Another process of Aura is busy with this connection.", hint="Try again in a moment."
     )
 
@@ -36,22 +34,26 @@ def _too_long() -> RefreshFailed:
 class FileLocks:
     """``Locks`` by flock(2), for the processes of one host."""
 
-    def __init__(self, directory: Path, *, wait_seconds: float = _WAIT_SECONDS) -> None:
+    def __init__(self, directory: Path, *, wait_seconds: float = WAIT_SECONDS) -> None:
         self._directory = directory
         self._wait_seconds = wait_seconds
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @asynccontextmanager
-    async def hold(self, name: str) -> AsyncIterator[None]:
+    async def hold(self, name: str, *, wait: float | None = None) -> AsyncIterator[None]:
         """See ``ports.Locks``."""
         path = self._directory / hashlib.sha256(name.encode()).hexdigest()[:32]
         waiting = _Waiting(path)
         try:
-            try:
-                async with asyncio.timeout(self._wait_seconds):
-                    await waiting.locked()
-            except TimeoutError:
-                raise _too_long() from None
+            if not waiting.taken():
+                patience = self._wait_seconds if wait is None else wait
+                if patience <= 0:
+                    raise too_long()
+                try:
+                    async with asyncio.timeout(patience):
+                        await waiting.locked()
+                except TimeoutError:
+                    raise too_long() from None
             yield
         finally:
             waiting.end()
@@ -71,13 +73,18 @@ class _Waiting:
         self._mutex = threading.Lock()
         self._blocking = self._ended = False
 
-    async def locked(self) -> None:
+    def taken(self) -> bool:
+        """Takes the lock if it is free."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
         except BlockingIOError:
-            self._blocking = True
-            threading.Thread(target=self._block, name="aura-lock", daemon=True).start()
+            return False
+        return True
+
+    async def locked(self) -> None:
+        """Waits for the lock, without end."""
+        self._blocking = True
+        threading.Thread(target=self._block, name="aura-lock", daemon=True).start()
         await self._future
 
     def end(self) -> None:
@@ -101,28 +108,3 @@ class _Waiting:
     def _wake(self) -> None:
         if not self._future.done():
             self._future.set_result(None)
-
-
-class PostgresLocks:
-    """``Locks`` by session advisory locks, for any number of hosts.
-
-    Each holder has a connection of its own, which must not come from a transaction pooler.
-    """
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        """``engine`` is not shared with anything that runs transactions; close it at the end."""
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-
-    @asynccontextmanager
-    async def hold(self, name: str) -> AsyncIterator[None]:
-        """See ``ports.Locks``."""
-        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
-        async with self._engine.connect() as connection:
-            try:
-                await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
-            except SQLAlchemyError:  # lock_timeout
-                raise _too_long() from None
-            try:
-                yield
-            finally:
-                await connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": key})

@@ -42,6 +42,8 @@ class Grant:
     token_expiry: datetime | None
     scopes: tuple[str, ...]
     auth_method: str
+    renew_at: datetime | None = None
+    """When the sweep should renew it; None: when the token ends."""
     account_id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -67,6 +69,7 @@ class Connection:
     revision: int
     refresh_started_at: datetime | None
     refresh_generation: int | None
+    renew_at: datetime | None
     receipt: Mapping[str, Any] | None
     updated_at: datetime
     _tokens: SealedTokens = field(repr=False)
@@ -112,6 +115,7 @@ class Connection:
             revision=status.revision,
             refresh_started_at=status.refresh_started_at,
             refresh_generation=status.refresh_generation,
+            renew_at=status.renew_at,
             receipt=status.receipt,
             updated_at=status.updated_at,
             _tokens=SealedTokens(access_token=row.access_token, refresh_token=row.refresh_token),

@@ -13,6 +13,7 @@ from aura_control.logs import get_logger
 from aura_control.services import delivery
 from aura_control.services.inputs import check_fields, check_variables
 from aura_control.services.keys import Vault
+from aura_control.services.lifetime import due_at
 from aura_control.services.providers import auth_id, named_method
 from aura_control.services.refresh import fresh_envelope
 from aura_core.adapter import Connected, Validation
@@ -272,6 +273,7 @@ async def _grant(
     return Grant(
         tokens=tokens,
         token_expiry=connected.token_expiry,
+        renew_at=due_at(slot, connected.token_expiry, method),
         scopes=connected.scopes,
         auth_method=auth_id(method),
         account_id=connected.account_id,

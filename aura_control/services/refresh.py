@@ -9,23 +9,24 @@ whole connection when two ask with the same one, or when the answer of the only 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from aura_control.db.connection import Connection
 from aura_control.db.engine import Database
 from aura_control.db.models import ConnectionState
 from aura_control.logs import get_logger
-from aura_control.ports import Clock, Locks
+from aura_control.ports import Clock, Locks, LockTaken
+from aura_control.services.backoff import Backoffs
 from aura_control.services.keys import Vault
-from aura_control.services.lifetime import due_at, is_due
+from aura_control.services.lifetime import is_due
 from aura_control.services.providers import Providers
 from aura_control.services.renewal import Renewal
 from aura_core.credentials import CredentialEnvelope
 from aura_core.errors import (
+    AuraError,
     Conflict,
     EnvelopeError,
     ReauthorizationRequired,
@@ -39,14 +40,20 @@ __all__ = ["Refresher", "fresh_envelope"]
 
 _log = get_logger(__name__)
 
-_FIRST_BACKOFF = 5.0
-_LONGEST_BACKOFF = 300.0
+_WAIT_SECONDS = 600.0
+"""How long a refresh waits for another process's. A holder that works takes five minutes at the
+most: four tries of a minute each, five seconds between them, and the commits. The rest is for one
+that is stopped for a while. A lock that is still held then is held by a process that hangs."""
+
+_PATIENCE = 10.0
+"""Seconds that a caller waits for a renewal while the token that there is can still be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Backoff:
-    failures: int
-    until: datetime
+class _Flight:
+    task: asyncio.Task[Connection]
+    patient: bool
+    """Whether it waits for another process's refresh."""
 
 
 class Refresher:
@@ -70,11 +77,17 @@ class Refresher:
         self._locks = locks
         self._clock = clock
         self._refreshed = refreshed
+        self._backoffs = Backoffs(clock)
         self._renewal = Renewal(
-            database=database, vault=vault, providers=providers, clock=clock, pause=pause
+            database=database,
+            vault=vault,
+            providers=providers,
+            clock=clock,
+            pause=pause,
+            backoffs=self._backoffs,
         )
-        self._flights: dict[str, asyncio.Task[Connection]] = {}
-        self._backoffs: dict[str, _Backoff] = {}
+        self._flights: dict[str, _Flight] = {}
+        self._holding: set[str] = set()
         self._draining = False
 
     async def refresh(
@@ -82,65 +95,92 @@ class Refresher:
     ) -> Connection:
         """The connection with tokens that are good for a while: as it is, or renewed.
 
-        ``early`` renews from the sweep's time on, which lies before the margin.
+        ``early`` is the sweep's way: it renews from the sweep's time on, which lies before the
+        margin, and leaves a connection alone that another process is busy with (LockTaken).
 
         Raises ReauthorizationRequired when only the user can help, RefreshFailed when a later try
         may succeed, Conflict when it is disconnected, and NotFound.
         """
-        flight = self._flights.get(connection_id)
-        if flight is None:
-            if self._draining:
-                raise RefreshFailed("Aura is shutting down.", hint="Try again in a moment.")
-            # A task of the refresher's own: whoever asked may go away, and a call under way whose
-            # answer nobody stores would lose the connection.
-            flight = asyncio.create_task(self._renew(tenant_id, connection_id, early))
-            self._flights[connection_id] = flight
-            flight.add_done_callback(lambda done: self._landed(connection_id, done))
-        return await asyncio.shield(flight)
+        while True:
+            flight = self._flights.get(connection_id)
+            if flight is None:
+                flight = self._take_off(tenant_id, connection_id, early)
+            try:
+                return await asyncio.shield(flight.task)
+            except LockTaken:
+                if early or flight.patient:
+                    raise
+                # It joined the sweep's, which does not wait; whoever needs the token does.
+            except asyncio.CancelledError:
+                if flight.task.cancelled() and self._draining:
+                    raise _shutting_down() from None
+                raise
+
+    def _take_off(self, tenant_id: str, connection_id: str, early: bool) -> _Flight:
+        if self._draining:
+            raise _shutting_down()
+        # A task of the refresher's own: whoever asked may go away, and a call under way whose
+        # answer nobody stores would lose the connection.
+        task = asyncio.create_task(self._renew(tenant_id, connection_id, early))
+        flight = self._flights[connection_id] = _Flight(task=task, patient=not early)
+        task.add_done_callback(lambda done: self._landed(connection_id, done))
+        return flight
+
+    def paused(self) -> frozenset[str]:
+        """The providers that are asked for nothing at the moment."""
+        return self._backoffs.paused()
 
     def waits(self, connection: Connection) -> bool:
-        """Whether the last try failed so recently that the next one should wait."""
-        backoff = self._backoffs.get(connection.id)
-        return backoff is not None and backoff.until > self._clock()
+        """Whether the last try failed, in whatever process, so recently that the next one should
+        wait: what is due and lies in the future was put off."""
+        return connection.renew_at is not None and connection.renew_at > self._clock()
 
     async def drain(self) -> None:
-        """Takes no new refreshes and waits for those under way to be stored."""
+        """Takes no new refreshes and waits for those under way to be stored; those that still wait
+        for another process have asked nobody for anything and are given up."""
         self._draining = True
+        for connection_id, flight in self._flights.items():
+            if connection_id not in self._holding:
+                flight.task.cancel()
         while self._flights:
-            await asyncio.wait(list(self._flights.values()))
+            await asyncio.wait([flight.task for flight in self._flights.values()])
 
-    def _landed(self, connection_id: str, flight: asyncio.Task[Connection]) -> None:
+    def _landed(self, connection_id: str, task: asyncio.Task[Connection]) -> None:
         del self._flights[connection_id]
-        error = None if flight.cancelled() else flight.exception()
-        if error is None:
-            self._backoffs.pop(connection_id, None)
-        elif isinstance(error, RefreshFailed):
-            self._back_off(connection_id, error)
-        elif not isinstance(error, ReauthorizationRequired | Conflict):
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, AuraError):
             _log.error("refresh_broke", connection_id=connection_id, exc_info=error)
 
-    def _back_off(self, connection_id: str, error: RefreshFailed) -> None:
-        before = self._backoffs.get(connection_id)
-        failures = 1 if before is None else before.failures + 1
-        longest = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2 ** min(failures - 1, 10))
-        asked = float(getattr(error.__cause__, "retry_after", 0.0))
-        seconds = max(asked, random.uniform(longest / 2, longest))  # noqa: S311 - jitter
-        self._backoffs[connection_id] = _Backoff(
-            failures=failures, until=self._clock() + timedelta(seconds=seconds)
-        )
-
     async def _renew(self, tenant_id: str, connection_id: str, early: bool) -> Connection:
-        async with self._locks.hold(f"connection-{connection_id}"):
-            async with self._database.reading() as tx:
-                connection = await tx.integrations.by_id(
-                    tenant_id=tenant_id, connection_id=connection_id
-                )
-            if not needs_refresh(connection, self._providers, self._clock(), early=early):
-                return connection
-            renewed = await self._renewal.run(connection)
+        wait = 0.0 if early else _WAIT_SECONDS
+        async with self._locks.hold(f"connection-{connection_id}", wait=wait):
+            self._holding.add(connection_id)
+            try:
+                async with self._database.reading() as tx:
+                    connection = await tx.integrations.by_id(
+                        tenant_id=tenant_id, connection_id=connection_id
+                    )
+                if not needs_refresh(connection, self._providers, self._clock(), early=early):
+                    return connection
+                renewed = await self._renewed(connection)
+            finally:
+                self._holding.discard(connection_id)
         if renewed.revision != connection.revision:
             self._refreshed(renewed)
         return renewed
+
+    async def _renewed(self, connection: Connection) -> Connection:
+        try:
+            return await self._renewal.run(connection)
+        except (ReauthorizationRequired, RefreshFailed, Conflict):
+            raise
+        except Exception as error:
+            await self._renewal.put_off(connection, error)
+            raise
+
+
+def _shutting_down() -> RefreshFailed:
+    return RefreshFailed("Aura is shutting down.", hint="Try again in a moment.")
 
 
 def needs_refresh(
@@ -162,10 +202,9 @@ def needs_refresh(
         return True  # an earlier refresh's answer was lost
     if connection.token_expiry is None:
         return False
-    _, ctx = providers.of(connection)
     if early:
-        at = due_at(connection, ctx.method)
-        return at is not None and at <= now
+        return connection.renew_at is not None and connection.renew_at <= now
+    _, ctx = providers.of(connection)
     return is_due(connection, ctx.method, now)
 
 
@@ -174,8 +213,9 @@ async def fresh_envelope(
 ) -> CredentialEnvelope:
     """The connection's envelope with an access token that can be used now, renewed if need be.
 
-    A refresh that fails for the moment does not matter while the present token lives. Raises
-    ReauthorizationRequired, RefreshFailed, Conflict and EnvelopeError.
+    While the present token lives, a refresh that fails for the moment, or takes long because
+    another process is at it, does not matter. Raises ReauthorizationRequired, RefreshFailed,
+    Conflict and EnvelopeError.
     """
     now = services.clock()
     if needs_refresh(connection, services.providers, now):
@@ -186,10 +226,11 @@ async def fresh_envelope(
                     f"{connection.provider} did not renew the token a moment ago.",
                     hint="Aura tries again by itself.",
                 )
-            connection = await services.refresher.refresh(
-                tenant_id=tenant_id, connection_id=connection.id
-            )
-        except RefreshFailed:
+            async with asyncio.timeout(_PATIENCE if alive else None):
+                connection = await services.refresher.refresh(
+                    tenant_id=tenant_id, connection_id=connection.id
+                )
+        except (RefreshFailed, TimeoutError):
             if not alive:
                 raise
     async with services.database.reading() as tx:

@@ -3,42 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 
 import httpx
-from pydantic import SecretStr
 
-from aura_control.db.connection import Connection, Slot
+from aura_control.db.connection import Connection
 from aura_control.db.engine import Database
 from aura_control.db.models import ConnectionState
 from aura_control.logs import get_logger
 from aura_control.ports import Clock
-from aura_control.services import delivery
+from aura_control.services.backoff import Backoffs
 from aura_control.services.keys import Vault
 from aura_control.services.lifetime import repeatable
 from aura_control.services.providers import Providers
-from aura_control.services.revocation import keep_late_tokens
-from aura_core.adapter import Context, TokenRefresh
+from aura_control.services.renewed import RenewedTokens
+from aura_core.adapter import Context, IntegrationAdapter, TokenRefresh
 from aura_core.credentials import CredentialEnvelope
 from aura_core.errors import (
     AuraError,
     ConfigurationError,
+    Effect,
     ProviderError,
+    RateLimited,
     ReauthorizationRequired,
     RefreshFailed,
 )
-from aura_core.manifest import OAuth2Auth
 
 __all__ = ["Renewal"]
 
 _log = get_logger(__name__)
 
-_RETRIES = (0.0, 2.0, 5.0)
-"""Seconds before each try with the same refresh token after a lost answer."""
-
-_OPERATOR_PAUSE = timedelta(seconds=60)
+_RETRIES = (0.0, 2.0, 3.0)
+"""Seconds between the tries after a lost answer: at 0, 2 and 5 seconds from when it was missed."""
 
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Failure:
+    """Why there are no new tokens, and what all tries together did at the provider."""
+
+    error: AuraError
+    effect: Effect
 
 
 class Renewal:
@@ -52,21 +59,25 @@ class Renewal:
         providers: Providers,
         clock: Clock,
         pause: Callable[[float], Awaitable[None]],
+        backoffs: Backoffs,
     ) -> None:
         self._database = database
         self._vault = vault
         self._providers = providers
         self._clock = clock
         self._pause = pause
-        self._paused: dict[str, datetime] = {}
+        self._backoffs = backoffs
+        self._renewed = RenewedTokens(database=database, vault=vault, pause=pause)
 
     async def run(self, connection: Connection) -> Connection:
         """The connection with new tokens, or as somebody else renewed it meanwhile. Raises
-        ReauthorizationRequired and RefreshFailed."""
+        ReauthorizationRequired, RefreshFailed, and what says that it cannot be renewed here: its
+        plugin is gone, its envelope does not open."""
         name = connection.provider
-        if self._paused.get(name, self._clock()) > self._clock():
+        if name in self._backoffs.paused():
             raise RefreshFailed(
-                f"{name} refuses Aura's own client.", hint="The operator has to mend its settings."
+                f"{name} asked Aura for a pause, or refuses Aura's own client.",
+                hint="Aura tries again by itself; the log tells the operator more.",
             )
         integration, ctx = self._providers.of(connection)
         interrupted = connection.refresh_generation == connection.revision
@@ -86,117 +97,127 @@ class Renewal:
                     tenant_id=connection.tenant_id, connection_id=connection.id
                 )
             envelope = await self._vault.open_envelope(tx, connection, renewing=True)
-        call = integration.adapter.refresh_token
-        renewed = await self._call(connection, ctx, call, envelope, lost=interrupted)
-        if isinstance(renewed, Connection):
-            return renewed
-        return await self._store(connection, ctx, envelope, renewed)
+        told = await self._call(
+            connection, ctx, integration.adapter, envelope, "unknown" if interrupted else "none"
+        )
+        if isinstance(told, _Failure):
+            return await self._failed(connection, ctx, told)
+        self._backoffs.succeeded(connection.id)
+        if told is None:
+            return await self._not_renewable(connection)
+        return await self._renewed.store(connection, ctx.method, envelope, told)
+
+    async def put_off(self, connection: Connection, error: BaseException) -> None:
+        """Something else than the provider failed: the sweep leaves it alone for a while."""
+        until = self._backoffs.failed(connection.id)
+        async with self._database.transaction() as tx:
+            await tx.integrations.postpone(
+                tenant_id=connection.tenant_id,
+                connection_id=connection.id,
+                expected_revision=connection.revision,
+                until=until,
+            )
+        _log.warning("renewal_put_off", connection_id=connection.id, error=type(error).__name__)
 
     async def _call(
         self,
         connection: Connection,
         ctx: Context,
-        call: Callable[[Context, CredentialEnvelope], Awaitable[TokenRefresh | None]],
+        adapter: IntegrationAdapter,
         envelope: CredentialEnvelope,
-        *,
-        lost: bool,
-    ) -> TokenRefresh | Connection:
-        """Asks the provider, again if an answer is lost and the provider bears it."""
-        last: AuraError | None = None
-        for delay in _RETRIES if repeatable(ctx.method) else _RETRIES[:1]:
-            await self._pause(delay)
-            try:
-                renewed = await call(ctx, envelope)
-            except ReauthorizationRequired as error:
-                newer = await self._newer(connection)
-                if newer is not None:
-                    return newer
-                last = error
-                if not lost:
-                    break
-                continue  # our own lost request may have spent it: the grace period helps
-            except ConfigurationError as error:
-                await self._close(connection, lost=lost)
-                self._paused[connection.provider] = self._clock() + _OPERATOR_PAUSE
-                _log.error("provider_paused", provider=connection.provider, reason=str(error))
-                raise RefreshFailed(
-                    f"{connection.provider} refuses Aura's own client.",
-                    hint="The operator has to mend its settings.",
-                ) from error
-            except ProviderError as error:
-                last = error
-                if not answer_lost(error):
-                    if lost:
-                        continue
-                    break
-                lost = True
-                continue
-            return await self._not_renewable(connection) if renewed is None else renewed
-        return await self._give_up(connection, ctx, last, lost=lost)
+        effect: Effect,
+    ) -> TokenRefresh | _Failure | None:
+        """Asks the provider, again if an answer is lost and the provider bears it.
 
-    async def _give_up(
-        self, connection: Connection, ctx: Context, last: AuraError | None, *, lost: bool
-    ) -> Connection:
-        if isinstance(last, ReauthorizationRequired):
-            return await self._ask_user(connection, last.message)
-        if lost and not repeatable(ctx.method):
+        ``effect``: what an earlier process's call did. Once an answer is lost, the token may be
+        spent, and then even ``invalid_grant`` is worth another try: a grace period, or a provider
+        whose servers do not all know yet, may still give the tokens out.
+        """
+        again = list(_RETRIES if repeatable(ctx.method) else ())
+        if effect != "none":
+            again = again[1:]  # the first of them is this call
+        while True:
+            try:
+                return await adapter.refresh_token(ctx, envelope)
+            except Exception as error:  # noqa: BLE001 - a plugin's code may raise anything
+                failure = _understood(error, connection, effect)
+            effect = failure.effect
+            final = effect == "none" or isinstance(failure.error, ConfigurationError | RateLimited)
+            if final or not again or await self._newer(connection) is not None:
+                return failure
+            await self._pause(again.pop(0))
+
+    async def _failed(self, connection: Connection, ctx: Context, failure: _Failure) -> Connection:
+        name, error = connection.provider, failure.error
+        if isinstance(error, ReauthorizationRequired):
+            newer = await self._newer(connection)
+            return newer or await self._ask_user(connection, error.message)
+        if failure.effect == "unknown" and not repeatable(ctx.method):
             return await self._ask_user(
-                connection,
-                f"The answer of {connection.provider} was lost, and it takes a refresh token once.",
+                connection, f"The answer of {name} was lost, and it takes a refresh token once."
             )
-        state = ConnectionState.UNCERTAIN if lost else ConnectionState.EXPIRING
-        reason = last.message if last is not None else f"{connection.provider} did not answer."
-        async with self._database.transaction() as tx:
-            await tx.integrations.mark(
-                tenant_id=connection.tenant_id,
-                connection_id=connection.id,
-                state=state,
-                reason=reason,
-                expected_revision=connection.revision,
-            )
-        await self._close(connection, lost=lost)
+        said, asked = error.message, getattr(error, "retry_after", 0.0)
+        if isinstance(error, ConfigurationError):
+            # Aura's own client is refused: a mistake of the operator, whose settings are no
+            # business of the user's, and no reason to ask anybody to connect again.
+            _log.error("provider_paused", provider=name, reason=error.message)
+            self._backoffs.pause(name)
+            said = f"{name} refuses Aura's own client: the operator has to mend its settings."
+        elif isinstance(error, RateLimited):
+            self._backoffs.pause(name, asked=asked)
+        # The intent stays open where the same token may be presented again and was perhaps spent:
+        # that is how the next try, or the next process, knows.
+        await self._mark(
+            connection,
+            ConnectionState.EXPIRING if failure.effect == "none" else ConnectionState.UNCERTAIN,
+            said,
+            until=self._backoffs.failed(connection.id, asked=asked),
+            close=failure.effect == "none" or not repeatable(ctx.method),
+        )
         raise RefreshFailed(
-            f"{connection.provider} did not renew the access.", hint="Aura tries again by itself."
-        ) from last
+            said if isinstance(error, ConfigurationError) else f"{name} did not renew the access.",
+            hint="Aura tries again by itself.",
+        ) from error
 
     async def _not_renewable(self, connection: Connection) -> Connection:
         """Nothing renews this access: it is used to its end, and then the user has to connect."""
-        await self._close(connection, lost=False)
         expiry = connection.token_expiry
         if expiry is None or expiry <= self._clock():
             return await self._ask_user(
                 connection, f"The access to {connection.provider} ended and cannot be renewed."
             )
         reason = f"The access ends at {expiry:%Y-%m-%d %H:%M} UTC and cannot be renewed."
+        await self._mark(connection, ConnectionState.EXPIRING, reason, until=expiry, close=True)
+        return await self._current(connection)
+
+    async def _mark(
+        self,
+        connection: Connection,
+        state: ConnectionState,
+        reason: str,
+        *,
+        until: datetime,
+        close: bool,
+    ) -> None:
         async with self._database.transaction() as tx:
+            which = {"tenant_id": connection.tenant_id, "connection_id": connection.id}
             await tx.integrations.mark(
-                tenant_id=connection.tenant_id,
-                connection_id=connection.id,
-                state=ConnectionState.EXPIRING,
-                reason=reason,
-                expected_revision=connection.revision,
+                **which, state=state, reason=reason, expected_revision=connection.revision
             )
+            if close:
+                await tx.integrations.end_refresh(**which, generation=connection.revision)
+            await tx.integrations.postpone(
+                **which, expected_revision=connection.revision, until=until
+            )
+
+    async def _current(self, connection: Connection) -> Connection:
+        async with self._database.reading() as tx:
             return await tx.integrations.by_id(
                 tenant_id=connection.tenant_id, connection_id=connection.id
             )
 
-    async def _close(self, connection: Connection, *, lost: bool) -> None:
-        """Closes the intent, unless an answer was lost: then the token may be spent, and an open
-        intent is how the next try, or the next process, knows."""
-        if lost:
-            return
-        async with self._database.transaction() as tx:
-            await tx.integrations.end_refresh(
-                tenant_id=connection.tenant_id,
-                connection_id=connection.id,
-                generation=connection.revision,
-            )
-
     async def _newer(self, connection: Connection) -> Connection | None:
-        async with self._database.reading() as tx:
-            found = await tx.integrations.by_id(
-                tenant_id=connection.tenant_id, connection_id=connection.id
-            )
+        found = await self._current(connection)
         return found if found.revision != connection.revision else None
 
     async def _ask_user(self, connection: Connection, reason: str) -> Connection:
@@ -214,90 +235,31 @@ class Renewal:
             return newer
         raise ReauthorizationRequired(reason, hint="Connect the account again.")
 
-    async def _store(
-        self,
-        connection: Connection,
-        ctx: Context,
-        envelope: CredentialEnvelope,
-        renewed: TokenRefresh,
-    ) -> Connection:
-        """Commits the new tokens, with the wish to deliver them.
 
-        They exist nowhere else now, so a failure of anything but their own row must not lose them:
-        a second try stores them alone, and machines learn of them by their heartbeats.
-        """
-        try:
-            return await self._commit(connection, ctx, envelope, renewed, deliver=True)
-        except Exception:  # noqa: BLE001 - whatever it was, the tokens come first
-            _log.exception("refresh_commit_failed", connection_id=connection.id)
-            return await self._commit(connection, ctx, envelope, renewed, deliver=False)
-
-    async def _commit(
-        self,
-        connection: Connection,
-        ctx: Context,
-        envelope: CredentialEnvelope,
-        renewed: TokenRefresh,
-        *,
-        deliver: bool,
-    ) -> Connection:
-        secrets = dict(envelope.secrets) | {"access_token": renewed.access_token}
-        if renewed.refresh_token is not None:
-            secrets["refresh_token"] = renewed.refresh_token
-        elif isinstance(ctx.method, OAuth2Auth) and not ctx.method.refresh.keeps_old_if_absent:
-            secrets.pop("refresh_token", None)
-        async with self._database.transaction() as tx:
-            slot = Slot(
-                connection_id=connection.id,
-                revision=tx.integrations.next_revision(connection.revision),
-                replaces=connection.revision,
-            )
-            stored = await tx.integrations.apply_refresh(
-                tenant_id=connection.tenant_id,
-                connection_id=connection.id,
-                expected_revision=connection.revision,
-                revision=slot.revision,
-                tokens=await self._vault.seal_tokens(
-                    tx,
-                    tenant_id=connection.tenant_id,
-                    slot=slot,
-                    method=ctx.method,
-                    secrets=secrets,
-                ),
-                token_expiry=renewed.token_expiry,
-                scopes=renewed.scopes,
-            )
-            newest = await tx.integrations.by_id(
-                tenant_id=connection.tenant_id, connection_id=connection.id
-            )
-            if stored and deliver:
-                await delivery.desire_credential(tx, connection=newest, now=tx.now)
-            if not stored and _ended(connection, newest):
-                await keep_late_tokens(
-                    tx, self._vault, connection, newest=newest, secrets=_issued(renewed)
-                )
-        return newest
+def _understood(error: Exception, connection: Connection, before: Effect) -> _Failure:
+    """What a try means that ended with ``error``, after tries that did ``before``."""
+    if not isinstance(error, AuraError | httpx.HTTPError):
+        _log.exception("refresh_plugin_broke", connection_id=connection.id, exc_info=error)
+    effect = _effect(error)
+    worst: Effect = "unknown" if "unknown" in (before, effect) else effect
+    if worst == "none":
+        worst = before
+    if isinstance(error, AuraError):
+        return _Failure(error=error, effect=worst)
+    said = ProviderError(f"{connection.provider} could not be asked: {type(error).__name__}.")
+    said.__cause__ = error
+    return _Failure(error=said, effect=worst)
 
 
-def _ended(connection: Connection, newest: Connection) -> bool:
-    """Whether the user disconnected, or connected again, while the connection was renewed."""
-    disconnected = newest.state is ConnectionState.DISCONNECTED
-    return disconnected or newest.connected_at != connection.connected_at
-
-
-def _issued(renewed: TokenRefresh) -> dict[str, SecretStr]:
-    found = {"access_token": renewed.access_token}
-    if renewed.refresh_token is not None:
-        found["refresh_token"] = renewed.refresh_token
-    return found
-
-
-def answer_lost(error: BaseException) -> bool:
-    """Whether the provider may have acted on a request whose answer never came: the connection
-    was made, and then nothing. An error that the provider answered is no lost answer."""
+def _effect(error: BaseException) -> Effect:
+    """What the call did, as the error says it, or as the transport's error behind it does: a
+    plugin may have put its own words around that one."""
+    if isinstance(error, ProviderError) and error.effect != "none":
+        return error.effect
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, httpx.TransportError):
-            return not isinstance(cause, _NEVER_SENT)
+            return "none" if isinstance(cause, _NEVER_SENT) else "unknown"
         cause = cause.__cause__ or cause.__context__
-    return False
+    # A plugin that broke may have done so before or after its call.
+    return "none" if isinstance(error, AuraError) else "unclear"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, TypeVar
 
 import httpx
 
@@ -19,6 +20,11 @@ __all__ = ["MAX_ANSWER", "USER_AGENT", "Reply", "fetch", "http_client"]
 
 MAX_ANSWER = 1024 * 1024
 """Bytes that the answer of a token endpoint or a verification call may have."""
+_LATE = 1.0
+_T = TypeVar("_T")
+
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
 USER_AGENT = f"aura/{aura_core.__version__}"
 
 
@@ -66,39 +72,75 @@ async def fetch(
     content: bytes | None = None,
     limit: int = MAX_ANSWER,
     deadline: float = 60.0,
+    spends: bool = False,
 ) -> Reply:
     """One call and its whole answer, of at most ``limit`` bytes, within ``deadline`` seconds.
 
+    A call that ``spends`` something (a code, a refresh token) is given all of that time: to hang up
+    on a provider that is slow is to lose what it will still answer. Other calls end at the client's
+    own time-out between two reads.
+
     Raises :class:`ProviderUnavailable` for a call without an answer, :class:`AddressRefused` for
     a host at an address that is not public, and :class:`ProviderRejected` for an answer that is
-    too large. Messages name the host only: the rest of a URL can be secret.
+    too large, each with its ``effect``. Messages name the host only: the rest of a URL can be
+    secret.
     """
     try:
         request = http.build_request(method, url, headers=dict(headers or {}), content=content)
     except httpx.InvalidURL:  # a host that is spelled like an address and is none, for one
         raise ProviderUnavailable("The provider's address cannot be called.", sent=False) from None
+    if spends:
+        request.extensions["timeout"] = {**request.extensions["timeout"], "read": None}
     host = request.url.host
     try:
-        async with asyncio.timeout(deadline):
-            response = await http.send(request, stream=True)
-            try:
-                body = await _bounded(response, limit)
-            finally:
-                await response.aclose()
+        response, body = await _within(deadline, _answered(http, request, limit))
     except TimeoutError:
-        raise ProviderUnavailable(f"{host} did not answer within {deadline:g} seconds.") from None
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
         raise ProviderUnavailable(
-            f"{host} did not answer: {type(error).__name__}.", sent=False
+            f"{host} did not answer within {deadline:g} seconds.", effect="unknown"
         ) from None
     except httpx.HTTPError as error:
-        raise ProviderUnavailable(f"{host} did not answer: {type(error).__name__}.") from None
+        sent = not isinstance(error, _NEVER_SENT)
+        raise ProviderUnavailable(
+            f"{host} did not answer: {type(error).__name__}.",
+            sent=sent,
+            effect="unknown" if sent else "none",
+        ) from None
     return Reply(
         status=response.status_code,
         headers={name.lower(): value for name, value in response.headers.items()},
         body=body,
         cookies=dict(response.cookies),
     )
+
+
+async def _answered(
+    http: httpx.AsyncClient, request: httpx.Request, limit: int
+) -> tuple[httpx.Response, bytes]:
+    response = await http.send(request, stream=True)
+    try:
+        return response, await _bounded(response, limit)
+    finally:
+        await response.aclose()
+
+
+async def _within(deadline: float, work: Coroutine[Any, Any, _T]) -> _T:
+    """The result of ``work``, or TimeoutError.
+
+    A process that was stopped for longer than the deadline wakes up with its time over and the
+    answer in its socket. ``asyncio.timeout`` would cancel the call before that is read; here it
+    gets a moment more, counted from the waking.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        for seconds in (deadline, _LATE):
+            done, _ = await asyncio.wait({task}, timeout=seconds)
+            if done:
+                return task.result()
+        raise TimeoutError
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
 
 
 async def _bounded(response: httpx.Response, limit: int) -> bytes:
@@ -113,7 +155,9 @@ async def _bounded(response: httpx.Response, limit: int) -> bytes:
     if encoding in ("gzip", "x-gzip", "deflate"):
         return _checked(_inflate(bytes(raw), limit), limit)
     if encoding not in ("identity", ""):
-        raise ProviderRejected(f"The provider answered in the encoding {encoding[:20]!r}.")
+        raise ProviderRejected(
+            f"The provider answered in the encoding {encoding[:20]!r}.", effect="unclear"
+        )
     return _checked(bytes(raw), limit)
 
 
@@ -122,10 +166,12 @@ def _inflate(raw: bytes, limit: int) -> bytes:
     try:
         return zlib.decompressobj(wbits=47).decompress(raw, limit + 1)
     except zlib.error:
-        raise ProviderUnavailable("The provider's answer is damaged.") from None
+        raise ProviderUnavailable("The provider's answer is damaged.", effect="unclear") from None
 
 
 def _checked(body: bytes, limit: int) -> bytes:
     if len(body) > limit:
-        raise ProviderRejected(f"The provider's answer is larger than {limit} bytes.")
+        raise ProviderRejected(
+            f"The provider's answer is larger than {limit} bytes.", effect="unclear"
+        )
     return body

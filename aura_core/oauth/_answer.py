@@ -29,6 +29,8 @@ _LONGEST_LIFE = 10 * 365 * 86400
 _LONGEST_TOKEN = 65536
 _GRANT = frozenset({"invalid_grant"})
 _CLIENT = frozenset({"invalid_client", "unauthorized_client"})
+_NOT_BEARER = frozenset({"dpop", "mac", "pop", "n_a"})
+"""RFC 9449 §5, draft-ietf-oauth-v2-http-mac, RFC 9201, RFC 8693 §2.2.1."""
 _TRANSIENT = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 
 
@@ -68,7 +70,8 @@ def checked_document(reply: Reply, how: Reading) -> Any:
         if how.users_own and reply.status == 401:
             raise _refusal(reply, how, "invalid_client", "")
         raise ProviderUnavailable(
-            f"{how.name} answered with status {reply.status} and no document that could be read."
+            f"{how.name} answered with status {reply.status} and no document that could be read.",
+            effect="unclear" if accepted else "none",
         )
     found = error_in_success(told, how.error)
     if found is not None:
@@ -138,7 +141,12 @@ def _parse(reply: Reply, facts: TokenResponse) -> Any:
 
 
 def read_answer(told: Any, reply: Reply, how: Reading) -> TokenAnswer:
-    """The tokens in an answer. Raises :class:`ProviderRejected` when there is no access token."""
+    """The tokens in an answer.
+
+    Raises :class:`ProviderRejected` when there is no access token, or anything in it that cannot be
+    what it is called: half of an answer is not stored, because the half that is missing may be the
+    one that renews. Its effect is ``unclear``: the provider meant it as success.
+    """
     facts = how.facts
     if isinstance(told, dict):
         told = {**told, **_from_elsewhere(reply, facts)}
@@ -148,10 +156,11 @@ def read_answer(told: Any, reply: Reply, how: Reading) -> TokenAnswer:
         source = read_path(told, facts.alternate_container)
         access = _token(source, facts.access_token_path)
     if access is None:
-        raise ProviderRejected(f"{how.name} answered without an access token.", status=reply.status)
+        raise _unusable("without an access token", reply, how)
+    _check_type(source, reply, how)
     return TokenAnswer(
         access_token=SecretStr(access),
-        refresh_token=_secret(_token(source, facts.refresh_token_path)),
+        refresh_token=_secret(_refresh_token(source, reply, how)),
         expires_at=_expiry(read_path(source, facts.expires_path), facts, how.now),
         scopes=_scopes(read_path(source, facts.scope_path), facts.scope_delimiter),
         metadata={
@@ -162,6 +171,31 @@ def read_answer(told: Any, reply: Reply, how: Reading) -> TokenAnswer:
         id_token=_secret(_token(source, facts.id_token_path)),
         raw=told if isinstance(told, dict) else {},
     )
+
+
+def _unusable(what: str, reply: Reply, how: Reading) -> ProviderRejected:
+    return ProviderRejected(f"{how.name} answered {what}.", status=reply.status, effect="unclear")
+
+
+def _check_type(source: Any, reply: Reply, how: Reading) -> None:
+    """RFC 6749 §7.1: a token of a type that is not understood must not be used. Providers write
+    all kinds of words for a bearer token (``bot``, ``user``, ``JWT``); only those that are known to
+    ask for more than the token are refused."""
+    said = source.get("token_type") if isinstance(source, dict) else None
+    if isinstance(said, str) and said.strip().lower() in _NOT_BEARER:
+        raise _unusable(f"with a token of the type {said.strip()}, not a bearer token", reply, how)
+
+
+def _refresh_token(source: Any, reply: Reply, how: Reading) -> str | None:
+    """The new refresh token, if there is one. A value that can be none is no "keep the old one":
+    the provider meant to replace it, and the old one may be spent."""
+    value = read_path(source, how.facts.refresh_token_path)
+    if value is None or value == "":
+        return None
+    token = _token(source, how.facts.refresh_token_path)
+    if token is None:
+        raise _unusable("with a refresh token that cannot be one", reply, how)
+    return token
 
 
 def _from_elsewhere(reply: Reply, facts: TokenResponse) -> dict[str, str]:
@@ -192,7 +226,8 @@ def _secret(value: str | None) -> SecretStr | None:
 
 def _scopes(value: Any, delimiter: str) -> tuple[str, ...] | None:
     if isinstance(value, list):
-        return tuple(item for item in value if isinstance(item, str))
+        # A list of something else says nothing: it must not take away what was granted.
+        return tuple(value) if all(isinstance(item, str) for item in value) else None
     if not isinstance(value, str):
         return None
     # White space separates everywhere (RFC 6749 §3.3), whatever the provider's own delimiter is.

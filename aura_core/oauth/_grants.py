@@ -273,7 +273,12 @@ def _kept(ctx: Context, captured: Mapping[str, str]) -> dict[str, str]:
 
 async def _send(ctx: Context, request: Prepared) -> Reply:
     return await fetch(
-        ctx.http, request.method, request.url, headers=request.headers, content=request.content
+        ctx.http,
+        request.method,
+        request.url,
+        headers=request.headers,
+        content=request.content,
+        spends=True,
     )
 
 

@@ -67,9 +67,9 @@ async def test_what_ends_is_found_page_by_page(database: Database, world: World)
     }
     found: list[str] = []
     async with database.reading() as tx:
-        assert await tx.integrations.ending(before=EXPIRY) == []
-        while page := await tx.integrations.ending(
-            before=EXPIRY + timedelta(seconds=1), after=found[-1] if found else "", limit=2
+        assert await tx.integrations.due(before=EXPIRY - timedelta(seconds=1)) == []
+        while page := await tx.integrations.due(
+            before=EXPIRY, after=(EXPIRY, found[-1]) if found else None, limit=2
         ):
             found += [connection.id for connection in page]
     assert found == sorted(made)

@@ -12,13 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from aura_control.clients.locks import FileLocks, PostgresLocks
-from aura_control.db.engine import open_engine
+from aura_control.clients.locks import FileLocks
+from aura_control.ports import LockTaken
 from aura_core.errors import RefreshFailed
-from tests.control.db.conftest import postgres
-from tests.postgres import Postgres
-
-__all__ = ["postgres"]
 
 _HOLDER = """
 import asyncio, pathlib, sys
@@ -94,6 +90,16 @@ async def test_a_wait_that_was_given_up_leaves_nothing_locked(tmp_path: Path) ->
         pass
 
 
+async def test_who_does_not_want_to_wait_is_told_at_once(tmp_path: Path) -> None:
+    locks = FileLocks(tmp_path)
+    async with locks.hold("a"):
+        with pytest.raises(LockTaken):
+            async with locks.hold("a", wait=0):
+                pytest.fail("two holders")
+    async with locks.hold("a", wait=0):
+        pass
+
+
 async def test_an_error_inside_is_the_callers_own(tmp_path: Path) -> None:
     with pytest.raises(TimeoutError):
         async with FileLocks(tmp_path).hold("a"):
@@ -102,20 +108,12 @@ async def test_an_error_inside_is_the_callers_own(tmp_path: Path) -> None:
         pass
 
 
-async def test_postgres_locks(postgres: Postgres) -> None:
-    engine = open_engine(postgres.create(template=None))
-    try:
-        await _one_at_a_time(lambda: PostgresLocks(engine))
-    finally:
-        await engine.dispose()
-
-
 async def _touch(locks: FileLocks) -> None:
     async with locks.hold("a"):
         pass
 
 
-async def _one_at_a_time(make: Callable[[], FileLocks | PostgresLocks]) -> None:
+async def _one_at_a_time(make: Callable[[], FileLocks]) -> None:
     inside = most = 0
 
     async def work() -> None:

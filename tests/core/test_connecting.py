@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import pytest
 
-from aura_control.services.renewal import answer_lost
 from aura_core.addresses import is_public, may_connect
 from aura_core.api import CheckedTransport, fetch, http_client
 from aura_core.errors import AddressRefused, PermissionDenied, ProviderError, ProviderUnavailable
@@ -180,7 +179,7 @@ async def test_for_a_refresh_nothing_was_sent_and_nothing_is_lost() -> None:
     async with client(Names(("10.0.0.1",))) as http:
         with pytest.raises(ProviderError) as caught:
             await fetch(http, "POST", "https://api.example.com/token")
-    assert not answer_lost(caught.value)
+    assert caught.value.effect == "none"
 
 
 async def test_localhost_that_leads_elsewhere_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
+import time
 import zlib
 from collections.abc import AsyncIterator
 
@@ -141,3 +142,27 @@ def test_redacting_reads_what_is_encoded(before: str, after: str) -> None:
         assert text == "cannot take Basic ***, sorry"
     assert redact(f"hash {plain.hex()}!", [secret]) == "hash ***!"
     assert redact("Authorization dGhpcyBpcyBubyBzZWNyZXQ=", [secret]).endswith("ZWNyZXQ=")
+
+
+async def test_a_deadline_that_passed_says_that_the_call_may_have_done_something() -> None:
+    async def silent(_: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError("never answers")
+
+    async with http_client(transport=httpx.MockTransport(silent)) as http:
+        with pytest.raises(ProviderUnavailable) as caught:
+            await fetch(http, "POST", "https://acme.example/token", deadline=0.05, spends=True)
+    assert caught.value.effect == "unknown"
+
+
+async def test_an_answer_that_came_while_the_process_was_stopped_is_read() -> None:
+    """The loop is blocked past the deadline, as a stopped process is; the answer comes after it."""
+
+    async def late(_: httpx.Request) -> httpx.Response:
+        time.sleep(0.3)  # noqa: ASYNC251 - stops the whole process, which is the point
+        await asyncio.sleep(0.01)
+        return httpx.Response(200, content=b"tokens")
+
+    async with http_client(transport=httpx.MockTransport(late)) as http:
+        answer = await fetch(http, "POST", "https://acme.example/token", deadline=0.1, spends=True)
+    assert answer.body == b"tokens"

@@ -294,7 +294,16 @@ JSON = st.recursive(
 FIELDS = st.fixed_dictionaries(
     {},
     optional=dict.fromkeys(
-        ("access_token", "refresh_token", "expires_in", "scope", "error", "id_token"), JSON
+        (
+            "access_token",
+            "refresh_token",
+            "expires_in",
+            "scope",
+            "error",
+            "id_token",
+            "token_type",
+        ),
+        JSON,
     ),
 )
 
@@ -319,3 +328,5 @@ def test_any_document_is_an_answer_or_an_error_of_ours(document: Any, status: in
     if answer is not None:
         assert status == 200
         assert answer.access_token.get_secret_value() == document["access_token"]
+        renewed = answer.refresh_token and answer.refresh_token.get_secret_value()
+        assert (renewed or "") == (document.get("refresh_token") or ""), "none is dropped unsaid"

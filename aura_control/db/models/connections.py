@@ -45,7 +45,7 @@ class Integration(Base):
     provider: Mapped[str]
     access_token: Mapped[str | None]
     refresh_token: Mapped[str | None]
-    token_expiry: Mapped[datetime | None] = mapped_column(index=True)
+    token_expiry: Mapped[datetime | None]
     scopes: Mapped[list[str]]
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
     connected_at: Mapped[datetime | None]
@@ -57,7 +57,10 @@ class ConnectionStatus(Base):
     """What is known of a connection beside its row in ``integrations``: always exactly one."""
 
     __tablename__ = "connection_states"
-    __table_args__ = (Index(None, "tenant_id", "state"),)
+    __table_args__ = (
+        Index(None, "tenant_id", "state"),
+        Index(None, "renew_at", "integration_id"),
+    )
 
     integration_id: Mapped[str] = mapped_column(ForeignKey("integrations.id"), primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
@@ -74,6 +77,9 @@ class ConnectionStatus(Base):
     refresh_started_at: Mapped[datetime | None]
     refresh_generation: Mapped[int | None] = mapped_column(BigInteger)
     """The revision whose refresh token is being spent: set means that the intent is open."""
+    renew_at: Mapped[datetime | None]
+    """When the sweep should look at it: before the token ends, at once while an intent is open,
+    later after a failure; None where nothing is to be done."""
     envelope_digest: Mapped[str | None] = mapped_column(String(64))
     """SHA-256 (hexadecimal) over the sealed tokens and the revision; compared at each read."""
     receipt: Mapped[dict[str, Any] | None]

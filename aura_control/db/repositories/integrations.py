@@ -134,7 +134,7 @@ class Integrations(Refreshes):
         status = ConnectionStatus
         values: dict[str, Any] = {"state": state, "reason": reason, "updated_at": self._now}
         if state is ConnectionState.REAUTH_REQUIRED:
-            values |= {"refresh_started_at": None, "refresh_generation": None}
+            values |= {"refresh_started_at": None, "refresh_generation": None, "renew_at": None}
         query = update(status).where(
             status.integration_id == connection_id,
             status.tenant_id == tenant_id,
@@ -177,6 +177,7 @@ class Integrations(Refreshes):
                 "revision": revision,
                 "refresh_started_at": None,
                 "refresh_generation": None,
+                "renew_at": None,
                 "envelope_digest": digest,
                 "receipt": dict(receipt),
             },
@@ -269,6 +270,7 @@ def _connected(grant: Grant, revision: int, digest: str) -> dict[str, Any]:
         "revision": revision,
         "refresh_started_at": None,
         "refresh_generation": None,
+        "renew_at": grant.renew_at or grant.token_expiry,
         "envelope_digest": digest,
         "receipt": None,
     }

@@ -6,10 +6,10 @@ means that the answer was lost: the refresh token of that generation may be spen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import update
+from sqlalchemy import func, literal, select, tuple_, update
 
 from aura_control.db.connection import Connection, SealedTokens, envelope_digest
 from aura_control.db.models import ConnectionState, ConnectionStatus, Integration
@@ -23,31 +23,55 @@ _REFRESHABLE = (ConnectionState.CONNECTED, ConnectionState.EXPIRING, ConnectionS
 class Refreshes(ConnectionRows):
     """What the refresher asks of a connection; it holds the cross-process lock meanwhile."""
 
-    async def expiring(self, *, before: datetime, limit: int = 100) -> Sequence[Connection]:
-        """Connections of all tenants whose access token expires before, soonest first."""
-        query = (
-            self._rows()
-            .where(
-                Integration.token_expiry < before,
-                Integration.refresh_token.is_not(None),
-                ConnectionStatus.state.in_(_REFRESHABLE),
-            )
-            .order_by(Integration.token_expiry, Integration.id)
-            .limit(limit)
-        )
-        return await self._connections(query)
-
-    async def ending(
-        self, *, before: datetime, after: str = "", limit: int = 500
+    async def due(
+        self,
+        *,
+        before: datetime,
+        after: tuple[datetime, str] | None = None,
+        excluding: Collection[str] = (),
+        limit: int = 500,
     ) -> Sequence[Connection]:
-        """Connections of all tenants, by id beyond ``after``, whose access token expires before,
-        whether or not it can be renewed."""
+        """Connections of all tenants that the sweep should look at, most urgent first.
+
+        ``after``: ``renew_at`` and id of the last one of the page before; ``excluding``: providers.
+        """
+        place = (ConnectionStatus.renew_at, ConnectionStatus.integration_id)
         query = self._rows().where(
-            Integration.id > after,
-            Integration.token_expiry < before,
-            ConnectionStatus.state.in_(_REFRESHABLE),
+            ConnectionStatus.renew_at <= before, ConnectionStatus.state.in_(_REFRESHABLE)
         )
-        return await self._connections(query.order_by(Integration.id).limit(limit))
+        if after is not None:
+            at, beyond = after
+            last = tuple_(literal(at, ConnectionStatus.renew_at.type), literal(beyond))
+            query = query.where(tuple_(*place) > last)
+        if excluding:
+            query = query.where(Integration.provider.not_in(excluding))
+        return await self._connections(query.order_by(*place).limit(limit))
+
+    async def next_due(self, *, after: datetime) -> datetime | None:
+        """When the first connection beyond ``after`` is due."""
+        query = select(func.min(ConnectionStatus.renew_at)).where(ConnectionStatus.renew_at > after)
+        return await self._one(query)
+
+    async def postpone(
+        self,
+        *,
+        tenant_id: str,
+        connection_id: str,
+        expected_revision: int,
+        until: datetime,
+    ) -> bool:
+        """The sweep of any process should not look at it before ``until``. Nothing is audited: it
+        says when Aura tries again, not how the connection is."""
+        return await self._changed(
+            update(ConnectionStatus)
+            .where(
+                ConnectionStatus.integration_id == connection_id,
+                ConnectionStatus.tenant_id == tenant_id,
+                ConnectionStatus.revision == expected_revision,
+                ConnectionStatus.renew_at.is_not(None),
+            )
+            .values(renew_at=until)
+        )
 
     async def open_intents(self) -> Sequence[Connection]:
         """Connections of all tenants whose refresh was begun and not finished, oldest first."""
@@ -61,7 +85,9 @@ class Refreshes(ConnectionRows):
     ) -> bool:
         """Opens the intent to spend this revision's refresh token; False: it is another revision.
 
-        An intent that is open for the same revision keeps its beginning: that one is retried.
+        An intent that is open for the same revision keeps its beginning: that one is retried. The
+        connection is due from now on, until the intent is closed or the next try is put off: so
+        the sweep of any process takes up what this one leaves open when it dies.
         """
         status = ConnectionStatus
         mine = (
@@ -76,6 +102,7 @@ class Refreshes(ConnectionRows):
             .values(
                 refresh_started_at=self._now,
                 refresh_generation=expected_revision,
+                renew_at=self._now,
                 updated_at=self._now,
             )
         )
@@ -99,13 +126,15 @@ class Refreshes(ConnectionRows):
         revision: int,
         tokens: SealedTokens,
         token_expiry: datetime | None,
+        renew_at: datetime | None = None,
         scopes: Sequence[str] | None = None,
         actor: str = "system",
     ) -> bool:
         """Stores new tokens, sealed under ``revision``, and closes the intent.
 
-        ``revision`` comes from ``next_revision``; ``scopes`` stay when None. False: somebody
-        stored another revision meanwhile, and nothing was written.
+        ``revision`` comes from ``next_revision``; ``scopes`` stay when None, and the sweep comes
+        when the token ends if ``renew_at`` is None. False: somebody stored another revision
+        meanwhile, and nothing was written.
         """
         digest = envelope_digest(tokens, revision)
         row = {
@@ -124,6 +153,7 @@ class Refreshes(ConnectionRows):
                 "revision": revision,
                 "refresh_started_at": None,
                 "refresh_generation": None,
+                "renew_at": renew_at or token_expiry,
                 "envelope_digest": digest,
             },
         )

@@ -168,12 +168,13 @@ async def test_a_lost_answer_is_never_asked_for_again_elsewhere(control: Control
 async def test_an_answer_lost_for_good_leaves_the_intent_open(control: Control) -> None:
     await control.connect()
     control.clock.forward(minutes=59)
-    control.provider.faults.extend(answer_lost(control.provider) for _ in range(3))
+    control.provider.faults.extend(answer_lost(control.provider) for _ in range(4))
     with pytest.raises(RefreshFailed):
         await refresh(control)
     connection = await control.connection()
     assert connection.state is ConnectionState.UNCERTAIN
     assert connection.refresh_generation == connection.revision
+    assert control.provider.count("/token") == 5, "at once, and 0, 2 and 5 seconds after the loss"
     await refresh(control)
     assert (await control.connection()).state is ConnectionState.CONNECTED
 
@@ -270,7 +271,9 @@ async def test_the_operators_mistake_pauses_the_provider(control: Control) -> No
     with pytest.raises(RefreshFailed):
         await refresh(control)
     assert control.provider.count("/token") == calls
-    assert (await control.connection()).state is ConnectionState.CONNECTED
+    connection = await control.connection()
+    assert connection.state is ConnectionState.EXPIRING
+    assert "operator" in str(connection.reason)
     await refresh(control, "brittle")
     control.clock.forward(minutes=2)
     await refresh(control)

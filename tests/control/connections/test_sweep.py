@@ -95,7 +95,6 @@ def sweeper_of(control: Control) -> Sweeper:
     services = control.services
     return Sweeper(
         database=services.database,
-        providers=services.providers,
         refresher=services.refresher,
         clock=services.clock,
     )

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from aura_control.clients.locks import FileLocks, PostgresLocks
+from aura_control.clients.locks import FileLocks
+from aura_control.clients.session_locks import PostgresLocks
 from aura_control.db.columns import new_id
 from aura_control.db.engine import Database, open_engine
 from tests.cancellation import cancelled_everywhere
@@ -112,10 +113,10 @@ async def test_one_transaction_of_many(
 
 async def test_a_lock_of_postgres(postgres: Postgres) -> None:
     url = postgres.create(template=None)
-    engine = open_engine(url)
+    locks = PostgresLocks(url)
 
     async def hold() -> None:
-        async with PostgresLocks(engine).hold("a"):
+        async with locks.hold("a"):
             pass
 
     try:
@@ -123,7 +124,7 @@ async def test_a_lock_of_postgres(postgres: Postgres) -> None:
             async with asyncio.timeout(60):
                 await hold()
     finally:
-        await engine.dispose()
+        await locks.aclose()
     await until_closed(url)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from sqlalchemy import text
 
@@ -44,7 +46,7 @@ async def test_another_tenants_connection_is_not_found(database: Database, world
             await tx.integrations.reserve(tenant_id="t2", user_id="u1", provider="google")
         assert await tx.integrations.get(tenant_id="t2", user_id="u1", provider="google") is None
         assert await tx.integrations.list(tenant_id="t2", user_id="u1") == []
-        common = {"tenant_id": "t2", "connection_id": made.id}
+        common: dict[str, Any] = {"tenant_id": "t2", "connection_id": made.id}
         assert not await tx.integrations.mark(
             tenant_id="t2", connection_id=made.id, state=ConnectionState.UNCERTAIN, reason="x"
         )

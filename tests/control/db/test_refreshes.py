@@ -115,6 +115,8 @@ async def test_what_expires_soon_is_found(database: Database, world: World) -> N
             reason="revoked",
         )
     async with database.reading() as tx:
-        assert await tx.integrations.expiring(before=EXPIRY) == []
-        soon = await tx.integrations.expiring(before=EXPIRY + timedelta(seconds=1))
-    assert [row.id for row in soon] == [made.id]
+        assert await tx.integrations.due(before=EXPIRY - timedelta(seconds=1)) == []
+        assert await tx.integrations.next_due(after=EXPIRY - timedelta(seconds=1)) == EXPIRY
+        soon = await tx.integrations.due(before=EXPIRY, excluding=["slack"])
+        assert [row.id for row in soon] == [made.id]
+        assert len(await tx.integrations.due(before=EXPIRY)) == 2, "it is told of too"

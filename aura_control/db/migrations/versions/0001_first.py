@@ -160,7 +160,6 @@ def _connections() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_integrations"),
         sa.UniqueConstraint("user_id", "provider", name="uq_integrations_user_id_provider"),
     )
-    op.create_index("ix_integrations_token_expiry", "integrations", ["token_expiry"])
     op.create_table(
         "connection_states",
         sa.Column("integration_id", sa.Text(), nullable=False),
@@ -173,6 +172,7 @@ def _connections() -> None:
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.Column("refresh_started_at", TIME, nullable=True),
         sa.Column("refresh_generation", sa.BigInteger(), nullable=True),
+        sa.Column("renew_at", TIME, nullable=True),
         sa.Column("envelope_digest", sa.String(length=64), nullable=True),
         sa.Column("receipt", DOCUMENT, nullable=True),
         sa.Column("updated_at", TIME, nullable=False),
@@ -186,6 +186,11 @@ def _connections() -> None:
     )
     op.create_index(
         "ix_connection_states_tenant_id_state", "connection_states", ["tenant_id", "state"]
+    )
+    op.create_index(
+        "ix_connection_states_renew_at_integration_id",
+        "connection_states",
+        ["renew_at", "integration_id"],
     )
     op.create_table(
         "oauth_transactions",

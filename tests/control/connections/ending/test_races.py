@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from aura_control.bootstrap import load_vault, open_database
-from aura_control.clients.locks import FileLocks, PostgresLocks
-from aura_control.db.engine import open_engine
+from aura_control.clients.locks import FileLocks
+from aura_control.clients.session_locks import PostgresLocks
 from aura_control.db.models import ConnectionState, DeliveryOp
 from aura_control.services.refresh import Refresher, fresh_envelope
 from aura_core.errors import Conflict
@@ -55,9 +55,8 @@ async def another_process(control: Control) -> AsyncIterator[Refresher]:
         stack.push_async_callback(database.close)
         locks: Any = FileLocks(settings.data_dir / "locks")
         if database.dialect == "postgresql":
-            engine = open_engine(settings.database)
-            stack.push_async_callback(engine.dispose)
-            locks = PostgresLocks(engine)
+            locks = PostgresLocks(settings.database)
+            stack.push_async_callback(locks.aclose)
         yield Refresher(
             database=database,
             vault=vault,
