@@ -21,7 +21,7 @@ class HostContext:
 
     data_dir: Path
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Environment variables that begin with ``AURA_``."""
+    """Environment variables that begin with ``AURA_``, without the control plane's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aura_core.adapter import IntegrationAdapter
     from aura_core.compute import Compute, HostContext
     from aura_core.runtime import Runtime
+    from aura_core.secret_stores import SecretStore
 
 __all__ = ["GROUP", "hookimpl", "hookspec"]
 
@@ -36,6 +37,11 @@ def aura_computes(context: HostContext) -> Iterable[Compute]:  # type: ignore[em
 @hookspec
 def aura_runtimes(context: HostContext) -> Iterable[Runtime]:  # type: ignore[empty-body]
     """What can run as an agent."""
+
+
+@hookspec
+def aura_secret_stores(context: HostContext) -> Iterable[SecretStore]:  # type: ignore[empty-body]
+    """Where master keys can be kept."""
 
 
 @hookspec

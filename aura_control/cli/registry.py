@@ -13,7 +13,9 @@ __all__ = ["open_registry"]
 
 def open_registry(settings: Settings) -> Registry:
     """All integrations: installed ones and the operator's own manifests; imports no plugin."""
-    own = {k: v for k, v in os.environ.items() if k.startswith("AURA_PLUGIN_")}
+    # Plugins get their own settings and not ours, among which are keys and passwords.
+    ours = {f"AURA_{name.upper()}" for name in Settings.model_fields} | {"AURA_TOKEN"}
+    own = {k: v for k, v in os.environ.items() if k.startswith("AURA_") and k not in ours}
     return Registry.discover(
         manifest_dirs=settings.manifests,
         allow_loopback_http=settings.allow_loopback_http,

@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from aura_core.encoding import b64url, load_object, lp, unb64url
-from aura_core.errors import ConfigurationError, EnvelopeError
+from aura_core.errors import ConfigurationError, EnvelopeError, KeyMissing
 
 __all__ = ["KID", "NONCE_LIMIT", "Identity", "TenantKeys", "envelope_digest", "envelope_kid"]
 
@@ -155,18 +155,21 @@ class TenantKeys:
         return _dump(self.kid, iv, sealed)
 
     def open(self, stored: str, identity: Identity) -> bytes:
-        """Open what `seal` stored. Raises `EnvelopeError` for whatever does not open."""
+        """Open what `seal` stored. Raises `EnvelopeError` for whatever does not open, as
+        `KeyMissing` where the envelope names a key that the ring lacks."""
         self._own(identity)
         parsed = _parse(stored)
         key = self._keys.get(parsed.kid)
         if key is None and parsed.kid in self._destroyed:
             raise EnvelopeError(
                 f"The value is sealed under master key {parsed.kid}, which has been destroyed.",
+                kind="key_destroyed",
                 hint="It cannot be recovered; the connection must be authorized again.",
             )
         if key is None:
-            raise EnvelopeError(
+            raise KeyMissing(
                 f"The value is sealed under master key {parsed.kid}, which the keyring lacks.",
+                kid=parsed.kid,
                 hint="Add that key to the keyring as decrypt_only.",
             )
         try:
@@ -178,6 +181,15 @@ class TenantKeys:
             "connection, field or revision.",
             hint="Compare with the audit log (aura audit verify), then reconnect.",
         )
+
+    def rewrap(self, stored: str, identity: Identity) -> str:
+        """The same value under the active key; `stored` itself where it is so already.
+
+        Raises what `open` and `seal` raise.
+        """
+        if _parse(stored).kid == self.kid:
+            return stored
+        return self.seal(self.open(stored, identity), identity)
 
     def check(self, recorded: Mapping[str, bytes]) -> None:
         """Refuse keys that are not the ones the tenant's values were sealed under.

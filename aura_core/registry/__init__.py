@@ -30,6 +30,7 @@ from aura_core.registry._sources import Source, directory_sources, plugin_source
 if TYPE_CHECKING:
     from aura_core.compute import Compute, HostContext
     from aura_core.runtime import Runtime
+    from aura_core.secret_stores import SecretStore
 
 __all__ = ["Integration", "Listing", "Registry"]
 
@@ -55,6 +56,7 @@ class Registry:
         self._opened: dict[str, Integration | PluginError] = {}
         self._computes: Mapping[str, Compute] | None = None
         self._runtimes: Mapping[str, Runtime] | None = None
+        self._secret_stores: Mapping[str, SecretStore] | None = None
         self._lock = threading.RLock()
 
     @classmethod
@@ -138,6 +140,13 @@ class Registry:
                 self._runtimes = self._collect("aura_runtimes")
             return self._runtimes
 
+    def secret_stores(self) -> Mapping[str, SecretStore]:
+        """Secret stores by scheme. Imports the plugins that may offer one, once."""
+        with self._lock:
+            if self._secret_stores is None:
+                self._secret_stores = self._collect("aura_secret_stores", key="scheme")
+            return self._secret_stores
+
     def notify(self, hook_name: str, **arguments: Any) -> None:
         """Tell the observers among the plugins that are imported or that serve the host.
 
@@ -211,9 +220,9 @@ class Registry:
                     continue  # listed as quarantined
         return found
 
-    def _collect(self, hook_name: str) -> dict[str, Any]:
+    def _collect(self, hook_name: str, *, key: str = "id") -> dict[str, Any]:
         if self._context is None:
-            raise ConfigurationError("Computes and runtimes need a data directory of the host's.")
+            raise ConfigurationError("What serves the host needs a data directory of the host's.")
         owners: dict[str, list[tuple[str, Any]]] = {}
         for plugin in self._host_plugins():
             try:
@@ -223,7 +232,9 @@ class Registry:
                 self._quarantine(plugin.source.name, plugin.source.distribution, str(error))
                 continue
             for thing in things:
-                owners.setdefault(thing.id, []).append((plugin.source.distribution, thing))
+                owners.setdefault(getattr(thing, key), []).append(
+                    (plugin.source.distribution, thing)
+                )
         for name, offers in owners.items():
             if len(offers) > 1:
                 names = " and ".join(distribution for distribution, _ in offers)

@@ -17,7 +17,7 @@ from aura_core.errors import PluginError
 
 __all__ = ["Source", "directory_sources", "plugin_sources"]
 
-CONTRIBUTIONS = frozenset({"integrations", "compute", "runtime", "observer"})
+CONTRIBUTIONS = frozenset({"integrations", "compute", "runtime", "observer", "secret_store"})
 """What ``plugin.toml`` may say that a plugin provides beside manifests."""
 
 
