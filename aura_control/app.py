@@ -68,7 +68,7 @@ def create_app(
 
     Raises ConfigurationError, here or when it starts.
     """
-    vault, metrics = load_vault(settings), Metrics()
+    vault, metrics = load_vault(settings, registry.secret_stores), Metrics()
     compose = partial(
         _services,
         settings=settings,
@@ -182,6 +182,7 @@ async def _services(
         # that they need is still open.
         stack.push_async_callback(refresher.drain)
         await _background(stack, sweeper.run(), sweeper.close)
+        await _background(stack, vault.watch(), vault.close)
         stack.callback(events.close)
         yield services
 

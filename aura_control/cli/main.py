@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from aura_control.cli import agents, compose, connect, doctor, plugins, serve, users
+from aura_control.cli import agents, compose, connect, doctor, keys, plugins, serve, users
 
 __all__ = ["build"]
 
@@ -17,8 +17,8 @@ def build() -> typer.Typer:
         add_completion=False,
         help="Connect an AI agent to services and run it, without giving it a credential.",
         epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the control plane does"
-        " not answer, 4 it refuses the API token. With --json exactly one document is on standard"
-        " output, also when a command fails.",
+        " not answer, 4 it refuses the API token, 5 the rest is yours to do. With --json"
+        " exactly one document is on standard output, also when a command fails.",
     )
     app.command()(serve.up)
     app.command()(serve.serve)
@@ -27,6 +27,7 @@ def build() -> typer.Typer:
     app.command()(doctor.doctor)
     app.add_typer(connect.connections, name="connections")
     app.add_typer(agents.app, name="agents")
+    app.add_typer(keys.app, name="keys")
     app.add_typer(plugins.app, name="plugins")
     app.add_typer(users.app, name="users")
     return app

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from aura_control.settings import Settings
 from aura_core.compute import HostContext
 from aura_core.registry import Registry
 
-__all__ = ["open_registry"]
+if TYPE_CHECKING:
+    from aura_control.services.keys import Vault
+
+__all__ = ["open_registry", "open_vault"]
 
 
 def open_registry(settings: Settings) -> Registry:
@@ -22,3 +26,13 @@ def open_registry(settings: Settings) -> Registry:
         relocations=settings.twins,
         context=HostContext(data_dir=settings.data_dir, settings=own),
     )
+
+
+def open_vault(settings: Settings) -> Vault:
+    """The keys, with the installed secret stores asked for what the keyring refers to. It blocks.
+
+    Raises ConfigurationError and what a store raises.
+    """
+    from aura_control.bootstrap import load_vault
+
+    return load_vault(settings, lambda: open_registry(settings).secret_stores())

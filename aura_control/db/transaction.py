@@ -15,6 +15,7 @@ from aura_control.db.repositories.gauges import Gauges
 from aura_control.db.repositories.instances import Instances
 from aura_control.db.repositories.integrations import Integrations
 from aura_control.db.repositories.oauth import OAuthTransactions
+from aura_control.db.repositories.sealed import Sealed
 from aura_control.db.repositories.tenants import Tenants
 from aura_control.db.repositories.tokens import Tokens
 from aura_control.db.repositories.users import Users
@@ -37,6 +38,7 @@ class Transaction:
         self.users = Users(*parts)
         self.tokens = Tokens(*parts)
         self.integrations = Integrations(*parts)
+        self.sealed = Sealed(*parts)
         self.oauth = OAuthTransactions(*parts)
         self.agents = Agents(*parts)
         self.instances = Instances(*parts)

@@ -26,7 +26,8 @@ from aura_control.ports import Clock, MachineClient, Workflows
 from aura_control.services.delivery import take_ack
 from aura_control.services.enrolment import open_gateway_token
 from aura_control.services.heartbeats import tell_progress
-from aura_control.services.keys import Vault
+from aura_control.services.keys import EnvelopeRefused, Vault
+from aura_control.services.refusals import refuse
 from aura_control.services.sealing import Sealer
 from aura_core.errors import (
     AuraError,
@@ -162,10 +163,16 @@ class OutboxDeliverer:
 
     async def deliver(self, row: Delivery) -> None:
         """Sends one delivery. Raises what kept it from being acknowledged; nothing is lost."""
-        async with self._database.transaction() as tx:
-            instance = await tx.instances.get(tenant_id=row.tenant_id, instance_id=row.instance_id)
-            sealed = await self._sealer.sealed(tx, instance=instance, subject=row.subject)
-            token = await self._gateway_token(tx, instance)
+        try:
+            async with self._database.transaction() as tx:
+                instance = await tx.instances.get(
+                    tenant_id=row.tenant_id, instance_id=row.instance_id
+                )
+                sealed = await self._sealer.sealed(tx, instance=instance, subject=row.subject)
+                token = await self._gateway_token(tx, instance)
+        except EnvelopeRefused as refused:
+            error = await refuse(self._database, self._vault, refused)
+            raise error from refused
         if sealed is None or sealed.message is None or token is None or instance.push_url is None:
             return
         try:

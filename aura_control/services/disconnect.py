@@ -10,6 +10,8 @@ from aura_control.db.models import ConnectionState, Delivery
 from aura_control.logs import get_logger
 from aura_control.services import delivery
 from aura_control.services.connections import ConnectionView, find_connection, view_of
+from aura_control.services.keys import EnvelopeRefused
+from aura_control.services.refusals import refuse
 from aura_core.adapter import RevocationResult
 from aura_core.errors import AuraError, Conflict
 
@@ -63,6 +65,12 @@ async def _revoke(services: Services, connection: Connection) -> Sequence[Revoca
         async with services.database.reading() as tx:
             envelope = await services.vault.open_envelope(tx, connection, renewing=True)
         return await integration.adapter.on_disconnect(ctx, envelope)
+    except EnvelopeRefused as refused:
+        await refuse(services.database, services.vault, refused)
+        return _failed(
+            f"{refused.message} It could not be revoked: end it in the settings of"
+            f" {connection.provider}."
+        )
     except AuraError as error:
         # The plugin is gone, or the credential does not open: nothing can be sent anywhere.
         return _failed(error.message)

@@ -20,9 +20,10 @@ from aura_control.db.engine import Database
 from aura_control.db.models import ConnectionState
 from aura_control.logs import get_logger
 from aura_control.ports import Clock, Locks
-from aura_control.services.keys import Vault
+from aura_control.services.keys import EnvelopeRefused, Vault
 from aura_control.services.lifetime import due_at, is_due
 from aura_control.services.providers import Providers
+from aura_control.services.refusals import refuse
 from aura_control.services.renewal import Renewal
 from aura_core.credentials import CredentialEnvelope
 from aura_core.errors import (
@@ -175,7 +176,7 @@ async def fresh_envelope(
     """The connection's envelope with an access token that can be used now, renewed if need be.
 
     A refresh that fails for the moment does not matter while the present token lives. Raises
-    ReauthorizationRequired, RefreshFailed, Conflict and EnvelopeError.
+    ReauthorizationRequired, RefreshFailed, Conflict, and EnvelopeError for what does not open.
     """
     now = services.clock()
     if needs_refresh(connection, services.providers, now):
@@ -192,9 +193,13 @@ async def fresh_envelope(
         except RefreshFailed:
             if not alive:
                 raise
-    async with services.database.reading() as tx:
-        newest = await tx.integrations.by_id(tenant_id=tenant_id, connection_id=connection.id)
-        envelope = await services.vault.open_envelope(tx, newest)
+    try:
+        async with services.database.reading() as tx:
+            newest = await tx.integrations.by_id(tenant_id=tenant_id, connection_id=connection.id)
+            envelope = await services.vault.open_envelope(tx, newest)
+    except EnvelopeRefused as refused:
+        error = await refuse(services.database, services.vault, refused)
+        raise error from refused
     if not envelope.secrets:
         raise EnvelopeError(f"There is no credential for {connection.provider}.")
     return envelope

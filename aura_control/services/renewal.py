@@ -13,14 +13,16 @@ from aura_control.db.models import ConnectionState
 from aura_control.logs import get_logger
 from aura_control.ports import Clock
 from aura_control.services import delivery
-from aura_control.services.keys import Vault
+from aura_control.services.keys import EnvelopeRefused, Vault
 from aura_control.services.lifetime import repeatable
 from aura_control.services.providers import Providers
+from aura_control.services.refusals import refuse
 from aura_core.adapter import Context, TokenRefresh
 from aura_core.credentials import CredentialEnvelope
 from aura_core.errors import (
     AuraError,
     ConfigurationError,
+    KeyMissing,
     ProviderError,
     ReauthorizationRequired,
     RefreshFailed,
@@ -73,22 +75,40 @@ class Renewal:
                 connection,
                 f"The answer of {name} to an earlier renewal was lost, and it takes a token once.",
             )
-        async with self._database.transaction() as tx:
-            begun = await tx.integrations.begin_refresh(
-                tenant_id=connection.tenant_id,
-                connection_id=connection.id,
-                expected_revision=connection.revision,
-            )
-            if not begun:
+        begun = await self._begin(connection)
+        if isinstance(begun, Connection):
+            return begun
+        call = integration.adapter.refresh_token
+        renewed = await self._call(connection, ctx, call, begun, lost=interrupted)
+        if isinstance(renewed, Connection):
+            return renewed
+        return await self._store(connection, ctx, begun, renewed)
+
+    async def _begin(self, connection: Connection) -> CredentialEnvelope | Connection:
+        """The secrets to spend, once the intent to do so is open; or the newer connection.
+
+        What does not open leaves no intent behind: it is in the same transaction.
+        """
+        try:
+            async with self._database.transaction() as tx:
+                begun = await tx.integrations.begin_refresh(
+                    tenant_id=connection.tenant_id,
+                    connection_id=connection.id,
+                    expected_revision=connection.revision,
+                )
+                if begun:
+                    return await self._vault.open_envelope(tx, connection, renewing=True)
                 return await tx.integrations.by_id(
                     tenant_id=connection.tenant_id, connection_id=connection.id
                 )
-            envelope = await self._vault.open_envelope(tx, connection, renewing=True)
-        call = integration.adapter.refresh_token
-        renewed = await self._call(connection, ctx, call, envelope, lost=interrupted)
-        if isinstance(renewed, Connection):
-            return renewed
-        return await self._store(connection, ctx, envelope, renewed)
+        except EnvelopeRefused as refused:
+            error = await refuse(self._database, self._vault, refused)
+        if isinstance(error, KeyMissing):
+            raise RefreshFailed(
+                f"Aura cannot open the credential for {connection.provider} now.",
+                hint="The operator has to put a master key back; nothing is lost.",
+            ) from error
+        raise error
 
     async def _call(
         self,

@@ -197,13 +197,15 @@ class TenantKeys:
         AES-GCM is not key-committing: ciphertexts can be built that open under two keys. So the
         second half of every derivation is a commitment that the control plane records per tenant
         and key id, and it is compared before anything is decrypted. A master key or a salt that
-        was swapped shows here too. Raises `EnvelopeError`.
+        was swapped shows here too. Raises `KeyMissing`: the right key is the operator's to put
+        back, and until then nothing is known of the values.
         """
         for kid, key in self._keys.items():
             expected = recorded.get(kid)
             if expected is not None and not hmac.compare_digest(expected, key.commitment):
-                raise EnvelopeError(
+                raise KeyMissing(
                     f"Master key {kid} or the tenant's salt is not the one that was recorded.",
+                    kid=kid,
                     hint="Restore the keyring and the database from the same time.",
                 )
 

@@ -18,7 +18,7 @@ from aura_control.db.models.connections import (
     OAuthTransaction,
 )
 from aura_control.db.models.journal import AuditHead, AuditLog, Event
-from aura_control.db.models.tenants import ApiToken, Tenant, TenantKey, User
+from aura_control.db.models.tenants import ApiToken, RetiredKey, Tenant, TenantKey, User
 
 __all__ = [
     "NEXT_STATES",
@@ -36,6 +36,7 @@ __all__ = [
     "InstanceState",
     "Integration",
     "OAuthTransaction",
+    "RetiredKey",
     "Tenant",
     "TenantKey",
     "User",

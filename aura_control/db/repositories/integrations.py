@@ -30,11 +30,6 @@ class Integrations(Refreshes):
         query = self._rows(tenant_id).where(Integration.user_id == user_id)
         return await self._connections(query.order_by(Integration.provider))
 
-    async def scan(self, *, after: str = "", limit: int = 500) -> Sequence[Connection]:
-        """Connections of all tenants by id, beyond ``after``: for the rotation of keys."""
-        query = self._rows().where(Integration.id > after)
-        return await self._connections(query.order_by(Integration.id).limit(limit))
-
     async def account_in_use(self, provider: str, account_id: str) -> bool:
         """Whether anybody, of any tenant, is connected to that account of the provider."""
         query = self._rows().where(
@@ -176,34 +171,6 @@ class Integrations(Refreshes):
                 revision=revision,
                 envelope_digest=digest,
                 receipt=dict(receipt),
-            )
-        return done
-
-    async def rewrap(
-        self,
-        *,
-        tenant_id: str,
-        connection_id: str,
-        expected_revision: int,
-        tokens: SealedTokens,
-    ) -> bool:
-        """Stores the same tokens, sealed under another master key and the same revision."""
-        digest = envelope_digest(tokens, expected_revision)
-        done = await self._replace(
-            tenant_id,
-            connection_id,
-            expected_revision,
-            row={"access_token": tokens.access_token, "refresh_token": tokens.refresh_token},
-            status={"envelope_digest": digest},
-        )
-        if done:
-            await self._audit(
-                tenant_id,
-                connection_id,
-                "connection.rewrapped",
-                "system",
-                revision=expected_revision,
-                envelope_digest=digest,
             )
         return done
 
