@@ -81,7 +81,7 @@ class Rotation:
             for place in PLACES:
                 await self._pages(place.name, _RowsOf(self, place), count)
             if count.done.total() == before:
-                return Rewrapped(rows=dict(count.done), unreadable=dict(count.unreadable))
+                return Rewrapped(rows=dict(+count.done), unreadable=dict(+count.unreadable))
         raise Conflict(
             "Values go on being sealed under an older master key.",
             hint="A process has an old keyring: give it the present one, then run: "
