@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
-from benchmarks import broker, compose, daemon, deliver, imports
+from benchmarks import broker, compose, daemon, deliver, imports, keys
 from benchmarks.measuring import Effort, Figure
 
 __all__ = ["BENCHMARKS", "main"]
@@ -23,6 +23,7 @@ BENCHMARKS: Mapping[str, Measure] = {
     "broker": broker.measure,
     "daemon": daemon.measure,
     "imports": imports.measure,
+    "keys": keys.measure,
 }
 
 _THOROUGH = Effort(rounds=15, calls=100)

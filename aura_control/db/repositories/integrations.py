@@ -49,7 +49,9 @@ class Integrations(Refreshes):
         current = await self._connection(
             self._rows(tenant_id)
             .where(Integration.user_id == user_id, Integration.provider == provider)
-            .with_for_update()
+            # One row, and the one that every writer takes first: whoever takes two rows in another
+            # order waits for a writer that waits for him.
+            .with_for_update(of=ConnectionStatus)
         )
         if current is None:
             return Slot(connection_id=new_id(), revision=milliseconds(self._now), replaces=None)
