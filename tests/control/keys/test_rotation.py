@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from aura_control.bootstrap import load_vault, open_database
+from aura_control.db.connection import Connection
 from aura_control.db.exclusive import alone
 from aura_control.db.models import ConnectionState
 from aura_control.db.repositories.sealed import CONNECTIONS, PLACES
@@ -86,7 +87,7 @@ async def test_an_interrupted_run_is_run_again(world: SealedWorld) -> None:
 async def test_what_a_late_process_seals_meanwhile_is_found(world: SealedWorld) -> None:
     late = load_vault(world.settings)  # it never looks at the ring again
     await world.rotated()
-    made = []
+    made: list[Connection] = []
 
     async def straggle(_seconds: float) -> None:
         if len(made) < 3:
