@@ -72,7 +72,7 @@ def create_app(
 
     Raises ConfigurationError, here or when it starts.
     """
-    vault, metrics = load_vault(settings), Metrics()
+    vault, metrics = load_vault(settings, registry.secret_stores), Metrics()
     compose = partial(
         _services,
         settings=settings,
@@ -205,6 +205,7 @@ async def _services(
         await _background(stack, checkpointer.run(), checkpointer.close)
         pruner = Pruner(database=database)
         await _background(stack, pruner.run(), pruner.close)
+        await _background(stack, vault.watch(), vault.close)
         stack.callback(events.close)
         yield services
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,11 +17,13 @@ from aura_control.db.engine import Database
 from aura_control.db.schema import migrate, version
 from aura_control.services.checkpoints import CheckpointPlace
 from aura_control.services.keys import Vault
+from aura_control.services.ring import RingFile, read_secret, write_secret
 from aura_control.settings import Settings
 from aura_core.checkpoints import FileCheckpoints
 from aura_core.crypto import Keyring
 from aura_core.errors import ConfigurationError
 from aura_core.registry import Registry
+from aura_core.secret_stores import SecretStore, SecretStores
 from aura_core.wire import ControlKeys
 
 __all__ = [
@@ -35,6 +38,8 @@ __all__ = [
 ]
 
 _ACTOR = "system"
+
+Stores = Callable[[], Mapping[str, SecretStore]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,41 +74,28 @@ def _write_secret(path: Path, content: bytes) -> None:
     """Create a file for its owner only, whole or not at all, never over another."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
+        write_secret(temporary, content)
         os.link(temporary, path)
     except FileExistsError:
         pass  # another process made it first; theirs counts
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
-def load_vault(settings: Settings) -> Vault:
-    """The keys from environment or files. Raises ConfigurationError naming what is missing."""
+def load_vault(settings: Settings, stores: Stores = dict) -> Vault:
+    """The keys from environment, files and secret stores. It blocks: call it before a loop runs.
+
+    ``stores`` answers the installed secret stores by scheme; it is called when the keyring holds a
+    reference. Raises ConfigurationError naming what is missing, and what a store raises.
+    """
+    signing = ControlKeys.load(read_secret(settings.signing_key_path, "AURA_SIGNING_KEY_FILE"))
+    asked = SecretStores(stores)
     if settings.master_keys is not None:
         text = settings.master_keys.get_secret_value()
-    else:
-        text = _read_secret(settings.keyring_path, "AURA_MASTER_KEYS_FILE").decode()
-    signing = _read_secret(settings.signing_key_path, "AURA_SIGNING_KEY_FILE")
-    return Vault(Keyring.parse(text), ControlKeys.load(signing))
-
-
-def _read_secret(path: Path, variable: str) -> bytes:
-    try:
-        if path.stat().st_mode & 0o077:
-            raise ConfigurationError(
-                f"{path} can be read by others.", hint=f"Run: chmod 600 {path}"
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(
-            f"{path} cannot be read: {error.strerror}.",
-            hint=f"Run 'aura up' once, or name the file in {variable}.",
-        ) from None
+        return Vault(Keyring.parse(text, fetch=asked.fetch), signing)
+    file = RingFile(settings.keyring_path, asked)
+    return Vault(file.read(), signing, file=file)
 
 
 def open_database(settings: Settings, vault: Vault) -> Database:

@@ -75,6 +75,7 @@ _TABLE: Mapping[type[errors.AuraError], _Kind] = {
     errors.EnvelopeError: _kind(
         409, "credential-unreadable", "The stored credential cannot be opened"
     ),
+    errors.KeyMissing: _kind(503, "key-missing", "The operator has to put a master key back"),
     errors.MalformedMessage: _kind(400, "malformed-message", "The message cannot be read"),
     errors.MessageTooLarge: _kind(413, "too-large", "The message is too large"),
     errors.BearerRejected: _kind(401, "bearer-rejected", "The token is not valid"),

@@ -22,6 +22,7 @@
     ├── Unavailable                 the caller tries again in a moment: this process is ending
     ├── ComputeError                the caller tries again; what was made is recorded
     ├── EnvelopeError               nobody can open it: treat the credential as lost
+    │   └── KeyMissing              ... until the operator puts a master key back: nothing is lost
     └── WireError                   a message between control plane and machine is refused
         ├── MalformedMessage, MessageTooLarge, BearerRejected, SignatureInvalid, WrongRecipient
         └── StaleRevision, RevisionConflict     ... with the revision that is ``stored``
@@ -46,6 +47,7 @@ __all__ = [
     "Effect",
     "EnvelopeError",
     "InvalidInput",
+    "KeyMissing",
     "LimitReached",
     "MalformedMessage",
     "ManifestError",
@@ -238,7 +240,34 @@ class ComputeError(AuraError):
 
 
 class EnvelopeError(AuraError):
-    """An encrypted value does not open: damaged, moved, rolled back, or its key is gone."""
+    """An encrypted value does not open; ``kind`` says why.
+
+    ``damaged``: altered, or moved from another tenant, connection, field or revision, which cannot
+    be told apart. ``old_revision``: put back from an earlier time. ``key_destroyed``: its master
+    key was retired.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: Literal["damaged", "old_revision", "key_destroyed", "unknown_key"] = "damaged",
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+
+
+class KeyMissing(EnvelopeError):
+    """A value names a master key that the keyring lacks, ``kid``. Of kind ``unknown_key``.
+
+    A keyring that was not mounted, or not yet copied to this host, is the likely reason: whoever
+    catches this must not write the credential off.
+    """
+
+    def __init__(self, message: str, *, kid: str, hint: str | None = None) -> None:
+        super().__init__(message, kind="unknown_key", hint=hint)
+        self.kid = kid
 
 
 class WireError(AuraError):

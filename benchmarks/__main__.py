@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
-from benchmarks import audit, broker, compose, daemon, deliver, fanout, imports, refresh
+from benchmarks import audit, broker, compose, daemon, deliver, fanout, imports, keys, refresh
 from benchmarks.measuring import Effort, Figure
 
 __all__ = ["BENCHMARKS", "main"]
@@ -26,6 +26,7 @@ BENCHMARKS: Mapping[str, Measure] = {
     "daemon": daemon.measure,
     "imports": imports.measure,
     "audit": audit.measure,
+    "keys": keys.measure,
 }
 
 _THOROUGH = Effort(rounds=15, calls=100)

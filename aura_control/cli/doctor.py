@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
@@ -12,7 +13,7 @@ import typer
 
 from aura_control.cli.database import told_apart
 from aura_control.cli.output import ExitCode, Output
-from aura_control.cli.registry import open_registry
+from aura_control.cli.registry import open_registry, open_vault
 from aura_control.cli.remote import read_session
 from aura_control.cli.where import DataDir
 from aura_control.settings import Settings, load_settings
@@ -20,6 +21,10 @@ from aura_core.errors import AuraError
 from aura_core.manifest import OAuth2Auth
 
 __all__ = ["Finding", "doctor"]
+
+
+_WARN_FROM = 0.5
+"""The share of a key's seals from which it should be rotated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,9 @@ def _findings(data_dir: DataDir) -> Iterator[Finding]:
     yield Finding(check="settings", outcome="ok", detail=f"data in {settings.data_dir}")
     yield _attempt("keys", lambda: _keys(settings))
     yield _attempt("database", lambda: _database(settings))
+    yield from _secret_stores(settings)
+    with suppress(AuraError):  # keys or database, and each was told of above
+        yield _seals(settings)
     yield from _integrations(settings)
     yield _checkpoints(settings)
     yield _isolation()
@@ -77,10 +85,36 @@ def _attempt(check: str, run: Callable[[], str]) -> Finding:
 
 
 def _keys(settings: Settings) -> str:
-    from aura_control.bootstrap import load_vault
-
-    load_vault(settings)
+    open_vault(settings)
     return "the keyring and the signing key are readable by their owner only"
+
+
+def _secret_stores(settings: Settings) -> Iterator[Finding]:
+    """A store that is installed and not set up is no fault, as long as no key is kept there."""
+    from aura_core.secret_stores import SecretStores
+
+    stores = SecretStores(open_registry(settings).secret_stores)
+    for scheme, error in stores.check().items():
+        yield Finding(
+            check=f"secret store {scheme}",
+            outcome="ok" if error is None else "warn",
+            detail="answers" if error is None else error.message,
+            hint=None if error is None else error.hint,
+        )
+
+
+def _seals(settings: Settings) -> Finding:
+    from aura_control.cli.key_ring import Keys
+
+    with told_apart():
+        found = asyncio.run(Keys.of(settings).status())
+    active = next(one for one in found if one.state == "active")
+    return Finding(
+        check="master key",
+        outcome="ok" if active.used_up < _WARN_FROM else "warn",
+        detail=f"{active.kid} has reserved {active.uses} of 2^30 seals of a tenant",
+        hint="Rotate it: aura keys rotate.",
+    )
 
 
 def _database(settings: Settings) -> str:

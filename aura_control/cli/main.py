@@ -11,6 +11,7 @@ from aura_control.cli import (
     connect,
     connections,
     doctor,
+    keys,
     plugins,
     serve,
     tenants,
@@ -28,8 +29,9 @@ def build() -> typer.Typer:
         add_completion=False,
         help="Connect an AI agent to services and run it, without giving it a credential.",
         epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the control plane does"
-        " not answer, 4 it refuses the API token; 'aura audit verify' has more of its own. With"
-        " --json exactly one document is on standard output, also when a command fails.",
+        " not answer, 4 it refuses the API token, 5 the rest is yours to do; 'aura audit verify'"
+        " has more of its own. With --json exactly one document is on standard output, also when a"
+        " command fails.",
     )
     app.command()(serve.up)
     app.command()(serve.serve)
@@ -38,6 +40,7 @@ def build() -> typer.Typer:
     app.command()(doctor.doctor)
     app.add_typer(connections.app, name="connections")
     app.add_typer(agents.app, name="agents")
+    app.add_typer(keys.app, name="keys")
     app.add_typer(plugins.app, name="plugins")
     app.add_typer(tenants.app, name="tenants")
     app.add_typer(users.app, name="users")

@@ -33,6 +33,8 @@ class ExitCode(IntEnum):
     """The control plane does not answer."""
     REFUSED = 4
     """The control plane does not accept the API token, or does not allow it."""
+    YOURS = 5
+    """Done as far as the command can: the answer says what is left for the operator."""
 
 
 AUDIT_CODES = {

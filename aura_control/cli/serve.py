@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from aura_control.cli.database import told_apart
 from aura_control.cli.output import Output
+from aura_control.cli.registry import open_vault
 from aura_control.cli.remote import Session, read_session, write_session
 from aura_control.settings import Settings, load_settings
 from aura_core.errors import ConfigurationError
@@ -44,7 +45,7 @@ def up(
 
 
 def _prepared(output: Output, settings: Settings, email: str) -> Owner:
-    from aura_control.bootstrap import ensure_keys, ensure_owner, load_vault
+    from aura_control.bootstrap import ensure_keys, ensure_owner
 
     asyncio.run(ensure_keys(settings))
     # The token of this data directory, whatever AURA_TOKEN says of another control plane.
@@ -52,7 +53,7 @@ def _prepared(output: Output, settings: Settings, email: str) -> Owner:
     token = None if known is None else SecretStr(known.token)
     with output.console.status("preparing the database"):
         owner = asyncio.run(
-            ensure_owner(settings, load_vault(settings), email=email, known_token=token)
+            ensure_owner(settings, open_vault(settings), email=email, known_token=token)
         )
     write_session(settings.data_dir, Session(url=settings.public_url, token=owner.token))
     return owner

@@ -9,6 +9,7 @@ import typer
 
 from aura_control.cli.database import told_apart
 from aura_control.cli.output import Output
+from aura_control.cli.registry import open_vault
 from aura_control.cli.where import DataDir
 from aura_control.settings import load_settings
 
@@ -30,14 +31,14 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Add a user with a tenant of its own, and print an API token: it is shown only now."""
-    from aura_control.bootstrap import add_user, load_vault, open_database
+    from aura_control.bootstrap import add_user, open_database
     from aura_control.db.schema import require_current_schema
 
     output = Output(as_json=as_json)
+    settings = load_settings() if data_dir is None else load_settings(data_dir=data_dir)
+    vault = open_vault(settings)
 
     async def run() -> Owner:
-        settings = load_settings() if data_dir is None else load_settings(data_dir=data_dir)
-        vault = load_vault(settings)
         await require_current_schema(settings.database)
         database = open_database(settings, vault)
         try:

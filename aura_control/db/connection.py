@@ -95,6 +95,16 @@ class Connection:
             )
         return self._tokens
 
+    @property
+    def tokens_as_stored(self) -> SealedTokens:
+        """What the row holds, unchecked: for telling what is wrong with it."""
+        return self._tokens
+
+    def sealed_as(self, other: Connection) -> bool:
+        """Whether tokens, revision and digest are the same as when ``other`` was read."""
+        mine, theirs = ((one._tokens, one._digest, one.revision) for one in (self, other))
+        return mine == theirs
+
     @classmethod
     def of(cls, row: Integration, status: ConnectionStatus) -> Connection:
         """The connection that the two rows make."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import bindparam, insert, select, update
@@ -20,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from aura_control.db.chain import GENESIS, canonical_json, entry_mac, iso
 from aura_control.db.models import AuditHead, AuditLog, Event, Tenant, TenantKey
 from aura_control.db.statements import insert_or
-from aura_core.errors import EnvelopeError, NotFound
+from aura_core.errors import EnvelopeError, KeyMissing, NotFound
 
 __all__ = [
     "CHECKPOINT_AFTER",
@@ -56,7 +57,12 @@ class AuditKey(Protocol):
     def open(
         self, tenant_id: str, salt: bytes, *, sealed: str, commitments: Mapping[str, bytes]
     ) -> bytes:
-        """The key of the tenant's chain, 32 bytes. Raises EnvelopeError."""
+        """The key of the tenant's chain, 32 bytes. Raises EnvelopeError, as KeyMissing where the
+        keyring lacks the key that sealed it."""
+        ...
+
+    async def reload(self) -> None:
+        """Takes up a keyring that another process changed."""
         ...
 
 
@@ -175,12 +181,16 @@ class Journal:
             salt, sealed = rows[0].kdf_salt, rows[0].audit_key
             if salt is None or sealed is None:
                 raise EnvelopeError("The tenant's keys were destroyed: its audit log is closed.")
-            self._keys[tenant_id] = self._audit_key.open(
-                tenant_id,
-                salt,
-                sealed=sealed,
-                commitments={row.kid: row.commitment for row in rows if row.kid is not None},
+            commitments = {row.kid: row.commitment for row in rows if row.kid is not None}
+            opened = partial(
+                self._audit_key.open, tenant_id, salt, sealed=sealed, commitments=commitments
             )
+            try:
+                self._keys[tenant_id] = opened()
+            except KeyMissing:
+                # Another process may have sealed it under a key that this one has yet to read.
+                await self._audit_key.reload()
+                self._keys[tenant_id] = opened()
         return self._keys[tenant_id]
 
     async def flush(self) -> None:

@@ -19,6 +19,7 @@ from aura_control.db.repositories.limits import Limits
 from aura_control.db.repositories.oauth import OAuthTransactions
 from aura_control.db.repositories.retention import Retention
 from aura_control.db.repositories.revocations import Revocations
+from aura_control.db.repositories.sealed import Sealed
 from aura_control.db.repositories.tenants import Tenants
 from aura_control.db.repositories.tokens import Tokens
 from aura_control.db.repositories.users import Users
@@ -42,6 +43,7 @@ class Transaction:
         self.tokens = Tokens(*parts)
         self.integrations = Integrations(*parts)
         self.revocations = Revocations(*parts)
+        self.sealed = Sealed(*parts)
         self.oauth = OAuthTransactions(*parts)
         self.agents = Agents(*parts)
         self.instances = Instances(*parts)

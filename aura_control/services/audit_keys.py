@@ -10,7 +10,7 @@ closes its log, too.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
@@ -28,8 +28,17 @@ _BYTES = 32
 class AuditKeys:
     """``db.journal.AuditKey`` over the keyring that is in force when a key is asked for."""
 
-    def __init__(self, keyring: Callable[[], Keyring]) -> None:
+    def __init__(
+        self, keyring: Callable[[], Keyring], *, reload: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """``reload`` takes up a keyring that changed; without one it never changes."""
         self._keyring = keyring
+        self._reload = reload
+
+    async def reload(self) -> None:
+        """See ``AuditKey``."""
+        if self._reload is not None:
+            await self._reload()
 
     def make(self, tenant_id: str, salt: bytes) -> NewAuditKey:
         """See ``AuditKey``."""

@@ -12,15 +12,15 @@ from aura_control.db.transaction import Transaction
 from aura_control.logs import get_logger
 from aura_control.services import delivery
 from aura_control.services.inputs import check_fields, check_variables
-from aura_control.services.keys import Vault
+from aura_control.services.keys import EnvelopeRefused, Vault
 from aura_control.services.lifetime import due_at
 from aura_control.services.providers import auth_id, named_method
 from aura_control.services.refresh import fresh_envelope
 from aura_core.adapter import Connected, Validation
 from aura_core.errors import (
     Conflict,
-    EnvelopeError,
     InvalidInput,
+    KeyMissing,
     NotFound,
     ReauthorizationRequired,
 )
@@ -260,7 +260,10 @@ async def _grant(
         # goes on being valid for this account.
         try:
             old = await vault.open_envelope(tx, existing, renewing=True)
-        except EnvelopeError as error:
+        except EnvelopeRefused as error:
+            if isinstance(error.cause, KeyMissing):
+                # What cannot be opened only now is not to be overwritten.
+                raise error.cause from None
             # Connecting again is how a credential that cannot be opened is mended.
             _log.warning("old_tokens_unreadable", connection_id=existing.id, reason=error.message)
         else:

@@ -25,8 +25,9 @@ from aura_control.logs import get_logger
 from aura_control.ports import Clock, MachineClient, Workflows
 from aura_control.services.enrolment import open_gateway_tokens
 from aura_control.services.grouping import GroupedWrites
-from aura_control.services.keys import Vault
+from aura_control.services.keys import EnvelopeRefused, Vault
 from aura_control.services.outcomes import Outcome, OutcomeWriter
+from aura_control.services.refusals import record
 from aura_control.services.sealing import Sealer
 from aura_core.errors import (
     AuraError,
@@ -223,7 +224,12 @@ class OutboxDeliverer:
         """In one transaction: sealed messages, and what could not be made into one. A row of which
         nothing is to be sent any more is left out."""
         async with self._database.transaction() as tx:
-            sealed = await self._sealer.sealed_all(tx, rows)
+            sealed = [
+                await record(tx, self._vault, result)
+                if isinstance(result, EnvelopeRefused)
+                else result
+                for result in await self._sealer.sealed_all(tx, rows)
+            ]
             instances = {instance.id: instance for _, instance in rows}
             tokens = await open_gateway_tokens(self._vault, tx, instances.values())
         packed: list[_Parcel | Outcome] = []

@@ -17,7 +17,8 @@ from aura_control.db.transaction import Transaction
 from aura_control.logs import get_logger
 from aura_control.services import delivery
 from aura_control.services.connections import ConnectionView, find_connection, view_of
-from aura_control.services.keys import Vault
+from aura_control.services.keys import EnvelopeRefused, Vault
+from aura_control.services.refusals import record
 from aura_control.services.revocation import keep_tokens
 from aura_core.errors import AuraError, Conflict
 
@@ -75,6 +76,8 @@ async def end_use(tx: Transaction, vault: Vault, connection: Connection, *, acto
         envelope = await vault.open_envelope(tx, connection, renewing=True)
     except AuraError as error:
         # It does not open, so there is nothing to send anywhere. It ends all the same.
+        if isinstance(error, EnvelopeRefused):
+            await record(tx, vault, error)
         secrets, words = {}, f"{error.message.rstrip('.')}. {_BY_HAND}"
     else:
         secrets, words = dict(envelope.secrets), f"Aura held no token of it any more. {_BY_HAND}"

@@ -18,7 +18,7 @@ from aura_control.db.transaction import Transaction
 from aura_control.services.keys import Vault
 from aura_core.crypto import Identity, TenantKeys
 from aura_core.encoding import b64url
-from aura_core.errors import EnvelopeError, PermissionDenied, SignatureInvalid
+from aura_core.errors import EnvelopeError, KeyMissing, PermissionDenied, SignatureInvalid
 from aura_core.wire import (
     JoinAnswer,
     claimed_instance,
@@ -104,15 +104,28 @@ async def open_gateway_tokens(
         tenant_id = instance.tenant_id
         try:
             if tenant_id not in keys:
-                keys[tenant_id] = await vault.tenant(tx, tenant_id)
+                keys[tenant_id] = await vault.opening(tx, tenant_id)
             identity = Identity(
                 tenant_id=tenant_id, connection_id=instance.id, field=_GATEWAY_TOKEN, revision=0
             )
             opened = keys[tenant_id].open(instance.gateway_token, identity)
             found[instance.id] = SecretStr(opened.decode())
+        except KeyMissing:
+            found[instance.id] = await _opened_alone(vault, tx, instance)
         except EnvelopeError as error:
             found[instance.id] = error
     return found
+
+
+async def _opened_alone(
+    vault: Vault, tx: Transaction, instance: Instance
+) -> SecretStr | EnvelopeError:
+    """Another process may seal under a key that is newer than what this one has read: the vault
+    looks for it."""
+    try:
+        return await open_gateway_token(vault, tx, instance)
+    except EnvelopeError as error:
+        return error
 
 
 async def join(services: Services, raw: bytes) -> bytes:

@@ -12,6 +12,8 @@ from aura_control.db.transaction import Transaction
 from aura_control.logs import get_logger
 from aura_control.services.acknowledging import take_ack
 from aura_control.services.delivery import catch_up
+from aura_control.services.keys import EnvelopeRefused
+from aura_control.services.refusals import record
 from aura_core.errors import AuraError, InvalidInput, WireError
 from aura_core.wire import verify_ack
 
@@ -46,6 +48,9 @@ async def pull(
     for subject in await catch_up(tx, instance=instance, observed=revisions):
         try:
             row = await services.sealer.sealed(tx, instance=instance, subject=subject)
+        except EnvelopeRefused as refused:
+            await _note(tx, instance, subject, await record(tx, services.vault, refused))
+            continue
         except AuraError as error:
             await _note(tx, instance, subject, error)
             continue

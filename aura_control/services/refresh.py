@@ -20,9 +20,10 @@ from aura_control.db.models import ConnectionState
 from aura_control.logs import get_logger
 from aura_control.ports import Clock, Locks, LockTaken
 from aura_control.services.backoff import Backoffs
-from aura_control.services.keys import Vault
+from aura_control.services.keys import EnvelopeRefused, Vault
 from aura_control.services.lifetime import is_due
 from aura_control.services.providers import Providers
+from aura_control.services.refusals import refuse
 from aura_control.services.renewal import Renewal
 from aura_core.credentials import CredentialEnvelope
 from aura_core.errors import (
@@ -215,7 +216,7 @@ async def fresh_envelope(
 
     While the present token lives, a refresh that fails for the moment, or takes long because
     another process is at it, does not matter. Raises ReauthorizationRequired, RefreshFailed,
-    Conflict and EnvelopeError.
+    Conflict, and EnvelopeError for what does not open.
     """
     now = services.clock()
     if needs_refresh(connection, services.providers, now):
@@ -233,11 +234,15 @@ async def fresh_envelope(
         except (RefreshFailed, TimeoutError):
             if not alive:
                 raise
-    async with services.database.reading() as tx:
-        newest = await tx.integrations.by_id(tenant_id=tenant_id, connection_id=connection.id)
-        if newest.state is ConnectionState.DISCONNECTED:
-            raise Conflict(f"{newest.provider} is disconnected.", hint="Connect it again.")
-        envelope = await services.vault.open_envelope(tx, newest)
+    try:
+        async with services.database.reading() as tx:
+            newest = await tx.integrations.by_id(tenant_id=tenant_id, connection_id=connection.id)
+            if newest.state is ConnectionState.DISCONNECTED:
+                raise Conflict(f"{newest.provider} is disconnected.", hint="Connect it again.")
+            envelope = await services.vault.open_envelope(tx, newest)
+    except EnvelopeRefused as refused:
+        error = await refuse(services.database, services.vault, refused)
+        raise error from refused
     if not envelope.secrets:
         raise EnvelopeError(f"There is no credential for {connection.provider}.")
     return envelope

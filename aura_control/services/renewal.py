@@ -14,9 +14,10 @@ from aura_control.db.models import ConnectionState
 from aura_control.logs import get_logger
 from aura_control.ports import Clock
 from aura_control.services.backoff import Backoffs
-from aura_control.services.keys import Vault
+from aura_control.services.keys import EnvelopeRefused, Vault
 from aura_control.services.lifetime import repeatable
 from aura_control.services.providers import Providers
+from aura_control.services.refusals import refuse
 from aura_control.services.renewed import RenewedTokens
 from aura_core.adapter import Context, IntegrationAdapter, TokenRefresh
 from aura_core.credentials import CredentialEnvelope
@@ -24,6 +25,7 @@ from aura_core.errors import (
     AuraError,
     ConfigurationError,
     Effect,
+    KeyMissing,
     ProviderError,
     RateLimited,
     ReauthorizationRequired,
@@ -86,26 +88,44 @@ class Renewal:
                 connection,
                 f"The answer of {name} to an earlier renewal was lost, and it takes a token once.",
             )
-        async with self._database.transaction() as tx:
-            begun = await tx.integrations.begin_refresh(
-                tenant_id=connection.tenant_id,
-                connection_id=connection.id,
-                expected_revision=connection.revision,
-            )
-            if not begun:
-                return await tx.integrations.by_id(
-                    tenant_id=connection.tenant_id, connection_id=connection.id
-                )
-            envelope = await self._vault.open_envelope(tx, connection, renewing=True)
+        begun = await self._begin(connection)
+        if isinstance(begun, Connection):
+            return begun
         told = await self._call(
-            connection, ctx, integration.adapter, envelope, "unknown" if interrupted else "none"
+            connection, ctx, integration.adapter, begun, "unknown" if interrupted else "none"
         )
         if isinstance(told, _Failure):
             return await self._failed(connection, ctx, told)
         self._backoffs.succeeded(connection.id)
         if told is None:
             return await self._not_renewable(connection)
-        return await self._renewed.store(connection, ctx.method, envelope, told)
+        return await self._renewed.store(connection, ctx.method, begun, told)
+
+    async def _begin(self, connection: Connection) -> CredentialEnvelope | Connection:
+        """The secrets to spend, once the intent to do so is open; or the newer connection.
+
+        What does not open leaves no intent behind: it is in the same transaction.
+        """
+        try:
+            async with self._database.transaction() as tx:
+                begun = await tx.integrations.begin_refresh(
+                    tenant_id=connection.tenant_id,
+                    connection_id=connection.id,
+                    expected_revision=connection.revision,
+                )
+                if begun:
+                    return await self._vault.open_envelope(tx, connection, renewing=True)
+                return await tx.integrations.by_id(
+                    tenant_id=connection.tenant_id, connection_id=connection.id
+                )
+        except EnvelopeRefused as refused:
+            error = await refuse(self._database, self._vault, refused)
+        if isinstance(error, KeyMissing):
+            raise RefreshFailed(
+                f"Aura cannot open the credential for {connection.provider} now.",
+                hint="The operator has to put a master key back; nothing is lost.",
+            ) from error
+        raise error
 
     async def put_off(self, connection: Connection, error: BaseException) -> None:
         """Something else than the provider failed: the sweep leaves it alone for a while."""

@@ -29,7 +29,7 @@ from aura_control.services.revocation_lines import for_all, line, merged
 from aura_core.adapter import Context, RevocationResult
 from aura_core.api import redact
 from aura_core.credentials import CredentialEnvelope
-from aura_core.errors import AuraError, EnvelopeError, RefreshFailed
+from aura_core.errors import AuraError, EnvelopeError, KeyMissing, RefreshFailed
 
 __all__ = ["GIVES_UP_AFTER", "REVOCATION", "Revoker", "keep_late_tokens", "keep_tokens"]
 
@@ -230,6 +230,8 @@ class Revoker:
             results = await integration.adapter.on_disconnect(
                 ctx, _envelope(row, connection, ctx, secrets)
             )
+        except KeyMissing as error:
+            return for_all(row, "failed", error.message, retry=True)  # the operator may bring it
         except EnvelopeError as error:
             return for_all(row, "failed", error.message)  # there is nothing that could be sent
         except AuraError as error:

@@ -7,14 +7,16 @@ import hmac
 import os
 import re
 import threading
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from aura_core.encoding import b64url, load_object, lp, unb64url
-from aura_core.errors import ConfigurationError, EnvelopeError
+from aura_core.errors import ConfigurationError, EnvelopeError, KeyMissing
 
 __all__ = ["KID", "NONCE_LIMIT", "Identity", "TenantKeys", "envelope_digest", "envelope_kid"]
 
@@ -26,6 +28,12 @@ allows 2^32 of them per key; Aura stops at a quarter, so that counts kept by sev
 lag behind each other."""
 
 _VERSION = 1
+_WRITTEN = re.compile(
+    r'\{"v":1,"kid":"(?P<kid>m[1-9][0-9]{0,8})","iv":"(?P<iv>[\w-]{16})","ct":"(?P<ct>[\w-]*)",'
+    r'"tag":"(?P<tag>[\w-]{22})"\}',
+    re.ASCII,
+)
+"""The text of an envelope, as far as its form goes."""
 _FIELDS = {"v", "kid", "iv", "ct", "tag"}
 _IV_BYTES = 12
 _TAG_BYTES = 16
@@ -155,18 +163,23 @@ class TenantKeys:
         return _dump(self.kid, iv, sealed)
 
     def open(self, stored: str, identity: Identity) -> bytes:
-        """Open what `seal` stored. Raises `EnvelopeError` for whatever does not open."""
+        """Open what `seal` stored. Raises `EnvelopeError` for whatever does not open, as
+        `KeyMissing` where the envelope names a key that the ring lacks."""
         self._own(identity)
-        parsed = _parse(stored)
+        return self._opened(_parse(stored), identity)
+
+    def _opened(self, parsed: _Parsed, identity: Identity) -> bytes:
         key = self._keys.get(parsed.kid)
         if key is None and parsed.kid in self._destroyed:
             raise EnvelopeError(
                 f"The value is sealed under master key {parsed.kid}, which has been destroyed.",
+                kind="key_destroyed",
                 hint="It cannot be recovered; the connection must be authorized again.",
             )
         if key is None:
-            raise EnvelopeError(
+            raise KeyMissing(
                 f"The value is sealed under master key {parsed.kid}, which the keyring lacks.",
+                kid=parsed.kid,
                 hint="Add that key to the keyring as decrypt_only.",
             )
         try:
@@ -179,19 +192,32 @@ class TenantKeys:
             hint="Compare with the audit log (aura audit verify), then reconnect.",
         )
 
+    def rewrap(self, stored: str, identity: Identity) -> str:
+        """The same value under the active key; `stored` itself where it is so already.
+
+        Raises what `open` and `seal` raise.
+        """
+        self._own(identity)
+        parsed = _parse(stored)
+        if parsed.kid == self.kid:
+            return stored
+        return self.seal(self._opened(parsed, identity), identity)
+
     def check(self, recorded: Mapping[str, bytes]) -> None:
         """Refuse keys that are not the ones the tenant's values were sealed under.
 
         AES-GCM is not key-committing: ciphertexts can be built that open under two keys. So the
         second half of every derivation is a commitment that the control plane records per tenant
         and key id, and it is compared before anything is decrypted. A master key or a salt that
-        was swapped shows here too. Raises `EnvelopeError`.
+        was swapped shows here too. Raises `KeyMissing`: the right key is the operator's to put
+        back, and until then nothing is known of the values.
         """
         for kid, key in self._keys.items():
             expected = recorded.get(kid)
             if expected is not None and not hmac.compare_digest(expected, key.commitment):
-                raise EnvelopeError(
+                raise KeyMissing(
                     f"Master key {kid} or the tenant's salt is not the one that was recorded.",
+                    kid=kid,
                     hint="Restore the keyring and the database from the same time.",
                 )
 
@@ -224,6 +250,21 @@ def _dump(kid: str, iv: bytes, sealed: bytes) -> str:
 def _parse(stored: object) -> _Parsed:
     if not isinstance(stored, str):
         raise EnvelopeError("A stored envelope is text.")
+    written = _WRITTEN.fullmatch(stored)
+    if written is not None:
+        with suppress(ValueError):
+            iv, ct, tag = (
+                urlsafe_b64decode(part + "=" * (-len(part) % 4))
+                for part in written.group("iv", "ct", "tag")
+            )
+            # What decodes and is written the same again is canonical, as below.
+            if _dump(written["kid"], iv, ct + tag) == stored:
+                return _Parsed(kid=written["kid"], iv=iv, sealed=ct + tag)
+    return _parse_slowly(stored)
+
+
+def _parse_slowly(stored: str) -> _Parsed:
+    """What was not written by `_dump`: nothing of it is accepted, and this says what is wrong."""
     try:
         document = load_object(stored)
     except ValueError as error:

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -23,15 +23,20 @@ from aura_core.crypto._envelope import (
 from aura_core.encoding import b64url, lp, unb64url
 from aura_core.errors import ConfigurationError
 
-__all__ = ["KeyState", "Keyring", "MasterKey"]
+__all__ = ["REFERENCE", "Fetch", "KeyState", "Keyring", "MasterKey"]
 
 KeyState = Literal["active", "decrypt_only", "destroyed"]
+
+Fetch = Callable[[str, str], bytes]
+"""(key id, reference) -> the 32 bytes of the master key."""
 
 _STATES: dict[str, KeyState] = {state: state for state in get_args(KeyState)}
 _KEY_BYTES = 32
 _SALT_BYTES = 32
 _CACHED_TENANTS = 1024
 _TENANT_LABEL = "aura/tenant-key/v1"
+REFERENCE = re.compile(r"[a-z][a-z0-9-]*:[\x21-\x2b\x2d-\x7e]+", re.ASCII)
+"""One word of printable ASCII behind a scheme; a comma would end the entry of a ring's text."""
 _LABEL = re.compile(r"aura/[a-z]+(-[a-z]+)*/v[1-9][0-9]*", re.ASCII)
 
 
@@ -39,12 +44,14 @@ _LABEL = re.compile(r"aura/[a-z]+(-[a-z]+)*/v[1-9][0-9]*", re.ASCII)
 class MasterKey:
     """One version of the master key: 32 random bytes, or none once it is destroyed.
 
-    Raises `ConfigurationError`; the message never holds material.
+    `reference` is where a secret store keeps the material; the ring's text then holds the reference
+    and no material. Raises `ConfigurationError`; the message never holds material.
     """
 
     kid: str
     material: bytes = field(repr=False)
     state: KeyState
+    reference: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.kid, str) or not KID.fullmatch(self.kid):
@@ -57,6 +64,13 @@ class MasterKey:
         if not isinstance(self.material, bytes) or len(self.material) != expected:
             raise ConfigurationError(
                 f"Master key {self.kid} ({self.state}) must have {expected} bytes of material."
+            )
+        if self.reference is not None and (
+            not REFERENCE.fullmatch(self.reference) or self.state == "destroyed"
+        ):
+            raise ConfigurationError(
+                f"Master key {self.kid}: its reference must be text after a scheme and a colon,"
+                " without white space and commas, and a destroyed key has none."
             )
 
 
@@ -95,6 +109,11 @@ class Keyring:
         return self._active
 
     @property
+    def keys(self) -> tuple[MasterKey, ...]:
+        """The keys, in the ring's order."""
+        return tuple(self._keys.values())
+
+    @property
     def states(self) -> dict[str, KeyState]:
         """The state of every key by its id."""
         return {key.kid: key.state for key in self._keys.values()}
@@ -105,36 +124,66 @@ class Keyring:
         return cls([MasterKey(kid="m1", material=os.urandom(_KEY_BYTES), state="active")])
 
     @classmethod
-    def parse(cls, text: str) -> Keyring:
+    def parse(cls, text: str, *, fetch: Fetch | None = None) -> Keyring:
         """Read entries `m1:active:<base64url>`, one a line or separated by commas.
 
-        A destroyed key's entry ends after its second colon; `#` starts a comment line. Errors name
-        an entry by its number only: a mistyped entry may be nothing but key material.
+        A destroyed key's entry ends after its second colon; `#` starts a comment line. What holds a
+        colon in place of the material is a reference, as in `m2:active:vault:kv/data/aura#m2`:
+        `fetch` is called with the key's id and the reference, and answers the 32 bytes. Raises
+        `ConfigurationError`, and what `fetch` raises. Errors name an entry by its number only: a
+        mistyped entry may be nothing but key material.
         """
         lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
         entries = [entry.strip() for line in lines for entry in line.split(",") if entry.strip()]
-        return cls([_parse_entry(number, entry) for number, entry in enumerate(entries, 1)])
+        return cls([_parse_entry(number, entry, fetch) for number, entry in enumerate(entries, 1)])
 
     def dump(self) -> str:
-        """The ring as text that `parse` reads, one entry a line. It holds the key material."""
-        return "".join(f"{k.kid}:{k.state}:{b64url(k.material)}\n" for k in self._keys.values())
+        """The ring as text that `parse` reads, one entry a line. It holds the material of keys
+        that have no reference."""
+        return "".join(
+            f"{k.kid}:{k.state}:{k.reference or b64url(k.material)}\n" for k in self._keys.values()
+        )
+
+    @property
+    def successor(self) -> str | None:
+        """The id of the newest key that was prepared and never active, if there is one."""
+        newest = max(self._keys.values(), key=_number)
+        prepared = newest.state == "decrypt_only" and _number(newest) > int(self._active[1:])
+        return newest.kid if prepared else None
+
+    def next_kid(self) -> str:
+        """The id that the next new key gets."""
+        return f"m{1 + max(map(_number, self._keys.values()))}"
 
     def rotate(self) -> Keyring:
         """A ring with a new active key; the present one may only open from then on."""
-        number = 1 + max(int(kid[1:]) for kid in self._keys)
-        kept = [
-            replace(key, state="decrypt_only") if key.state == "active" else key
-            for key in self._keys.values()
-        ]
-        new = MasterKey(kid=f"m{number}", material=os.urandom(_KEY_BYTES), state="active")
-        return Keyring([*kept, new])
+        new = MasterKey(kid=self.next_kid(), material=os.urandom(_KEY_BYTES), state="decrypt_only")
+        return self.prepare(new).activate(new.kid)
+
+    def prepare(self, new: MasterKey) -> Keyring:
+        """A ring that has one more key, which may only open until it is activated.
+
+        Where several hosts have copies of the ring, all of them must know a key before the first
+        of them seals under it.
+        """
+        return Keyring([*self._keys.values(), replace(new, state="decrypt_only")])
+
+    def activate(self, kid: str) -> Keyring:
+        """A ring that seals under `kid`. Raises `ConfigurationError` unless that is its
+        successor: going back to an older key would seal under one that is about to be retired."""
+        if kid != self.successor:
+            raise ConfigurationError(f"Master key {kid} is not a prepared key of this keyring.")
+        states: dict[str, KeyState] = {self._active: "decrypt_only", kid: "active"}
+        return Keyring(
+            [replace(key, state=states.get(key.kid, key.state)) for key in self._keys.values()]
+        )
 
     def destroy(self, kid: str) -> Keyring:
         """A ring in which `kid` has no material any more. The caller has counted 0 rows of it."""
         key = self._keys.get(kid)
         if key is None:
             raise ConfigurationError(f"The keyring has no master key {kid}.")
-        gone = replace(key, material=b"", state="destroyed")
+        gone = replace(key, material=b"", state="destroyed", reference=None)
         return Keyring([gone if key.kid == kid else key for key in self._keys.values()])
 
     def tenant(
@@ -225,14 +274,18 @@ def _hkdf(material: bytes, salt: bytes | None, info: bytes, length: int) -> byte
     return HKDF(algorithm=SHA256(), length=length, salt=salt, info=info).derive(material)
 
 
-def _parse_entry(number: int, entry: str) -> MasterKey:
-    parts = entry.split(":")
+def _number(key: MasterKey) -> int:
+    return int(key.kid[1:])
+
+
+def _parse_entry(number: int, entry: str, fetch: Fetch | None) -> MasterKey:
+    parts = entry.split(":", 2)
     if len(parts) != 3:
         raise ConfigurationError(
-            f"Entry {number} of the keyring is not <id>:<state>:<base64url>.",
+            f"Entry {number} of the keyring is not <id>:<state>:<base64url or reference>.",
             hint="An entry looks like m1:active:<43 characters>.",
         )
-    kid, state, encoded = parts
+    kid, state, kept = parts
     if not KID.fullmatch(kid):
         raise ConfigurationError(f"Entry {number} of the keyring: the id must look like m3.")
     known = _STATES.get(state)
@@ -240,8 +293,25 @@ def _parse_entry(number: int, entry: str) -> MasterKey:
         raise ConfigurationError(
             f"Entry {number} of the keyring: the state must be active, decrypt_only or destroyed."
         )
+    if ":" in kept:
+        return _fetched(number, kid, known, kept, fetch)
     try:
-        material = unb64url(encoded)
+        material = unb64url(kept)
     except ValueError as error:
         raise ConfigurationError(f"Entry {number} of the keyring: the material {error}.") from None
     return MasterKey(kid=kid, material=material, state=known)
+
+
+def _fetched(
+    number: int, kid: str, state: KeyState, reference: str, fetch: Fetch | None
+) -> MasterKey:
+    if not REFERENCE.fullmatch(reference) or state == "destroyed":
+        raise ConfigurationError(
+            f"Entry {number} of the keyring is not <id>:<state>:<base64url or reference>.",
+            hint="A reference looks like vault:kv/data/aura/master-keys#m2.",
+        )
+    if fetch is None:
+        raise ConfigurationError(
+            f"Entry {number} of the keyring is a reference, and there is no secret store to ask."
+        )
+    return MasterKey(kid=kid, material=fetch(kid, reference), state=state, reference=reference)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from aura_core.checkpoints import CheckpointStore
     from aura_core.compute import Compute, HostContext
     from aura_core.runtime import Runtime
+    from aura_core.secret_stores import SecretStore
 
 __all__ = ["Integration", "Listing", "Registry"]
 
@@ -56,6 +57,7 @@ class Registry:
         self._opened: dict[str, Integration | PluginError] = {}
         self._computes: Mapping[str, Compute] | None = None
         self._runtimes: Mapping[str, Runtime] | None = None
+        self._secret_stores: Mapping[str, SecretStore] | None = None
         self._lock = threading.RLock()
 
     @classmethod
@@ -147,6 +149,13 @@ class Registry:
         with self._lock:
             return self._collect("aura_checkpoint_stores", key="scheme")
 
+    def secret_stores(self) -> Mapping[str, SecretStore]:
+        """Secret stores by scheme. Imports the plugins that may offer one, once."""
+        with self._lock:
+            if self._secret_stores is None:
+                self._secret_stores = self._collect("aura_secret_stores", key="scheme")
+            return self._secret_stores
+
     def notify(self, hook_name: str, **arguments: Any) -> None:
         """Tell the observers among the plugins that are imported or that serve the host.
 
@@ -222,7 +231,7 @@ class Registry:
 
     def _collect(self, hook_name: str, *, key: str = "id") -> dict[str, Any]:
         if self._context is None:
-            raise ConfigurationError("Computes and runtimes need a data directory of the host's.")
+            raise ConfigurationError("What serves the host needs a data directory of the host's.")
         owners: dict[str, list[tuple[str, Any]]] = {}
         for plugin in self._host_plugins():
             try:

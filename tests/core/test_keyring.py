@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aura_core.crypto import Identity, Keyring, KeyState, MasterKey
+from aura_core.crypto import Identity, Keyring, KeyState, MasterKey, envelope_kid
 from aura_core.encoding import b64url
-from aura_core.errors import ConfigurationError
+from aura_core.errors import ConfigurationError, EnvelopeError
 
 SALT = bytes(range(32))
 SECRET = b64url(b"k" * 32)
@@ -54,7 +54,10 @@ def test_a_ring_is_read_from_lines_or_commas() -> None:
         (f"m1:active:{SECRET},m1:decrypt_only:{b64url(b'x' * 32)}", "twice"),
         (f"m1:active:{SECRET},m2:decrypt_only:{SECRET}", "same material"),
         (SECRET, "Entry 1 .* is not <id>"),
-        (f"m1:active:{SECRET}:x", "Entry 1 .* is not <id>"),
+        (f"m1:active:{SECRET}:x", "Entry 1 .* is a reference, and there is no secret store"),
+        (f"m1:active:{SECRET.upper()}:x", "Entry 1 .* is not <id>"),
+        ("m1:active:vault: x", "Entry 1 .* is not <id>"),
+        ("m1:destroyed:vault:x", "Entry 1 .* is not <id>"),
         (f"{SECRET}:active:m1", "Entry 1 .* id"),
         (f"m0:active:{SECRET}", "Entry 1 .* id"),
         (f"m01:active:{SECRET}", "Entry 1 .* id"),
@@ -105,6 +108,34 @@ def test_the_active_or_an_unknown_key_cannot_be_destroyed() -> None:
         ring.destroy("m1")
     with pytest.raises(ConfigurationError, match="no master key m2"):
         ring.destroy("m2")
+
+
+def test_a_prepared_key_opens_and_does_not_seal_until_it_is_activated() -> None:
+    identity = Identity(tenant_id="t1", connection_id="c1", field="f", revision=1)
+    first = Keyring.generate()
+    prepared = first.prepare(MasterKey(kid="m2", material=b"n" * 32, state="decrypt_only"))
+    assert (first.successor, prepared.successor, prepared.active) == (None, "m2", "m1")
+    active = prepared.activate("m2")
+    assert active.states == {"m1": "decrypt_only", "m2": "active"}
+    assert active.successor is None
+    stored = active.tenant("t1", SALT).seal(b"a token", identity)
+    assert prepared.tenant("t1", SALT).open(stored, identity) == b"a token"
+    for kid in ("m1", "m2", "m3"):
+        with pytest.raises(ConfigurationError, match="not a prepared key"):
+            active.activate(kid)
+
+
+def test_sealing_again_changes_the_key_and_nothing_else() -> None:
+    identity = Identity(tenant_id="t1", connection_id="c1", field="f", revision=1)
+    first = Keyring.generate()
+    old = first.tenant("t1", SALT).seal(b"a token", identity)
+    keys = first.rotate().tenant("t1", SALT)
+    new = keys.rewrap(old, identity)
+    assert (envelope_kid(old), envelope_kid(new)) == ("m1", "m2")
+    assert keys.open(new, identity) == b"a token"
+    assert keys.rewrap(new, identity) is new
+    with pytest.raises(EnvelopeError):
+        keys.rewrap(old, Identity(tenant_id="t1", connection_id="c2", field="f", revision=1))
 
 
 def test_every_tenant_salt_and_master_key_gives_keys_of_its_own() -> None:

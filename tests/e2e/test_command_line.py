@@ -232,6 +232,7 @@ def test_every_command_that_is_promised_is_there(run: Run) -> None:
             "connections",
             "agents",
             "audit",
+            "keys",
             "plugins",
             "users",
         ]

@@ -188,7 +188,12 @@ async def _standard_input() -> asyncio.StreamReader:
 async def _wanted(services: Services, callers: int) -> dict[str, Any]:
     """So many callers for each connection; how many got which token, and what the others got."""
     async with services.database.reading() as tx:
-        connections = await tx.integrations.scan()
+        connections = [
+            connection
+            for tenant in await tx.tenants.list()
+            for user in await tx.users.list(tenant_id=tenant.id)
+            for connection in await tx.integrations.list(tenant_id=tenant.id, user_id=user.id)
+        ]
     answers = await asyncio.gather(
         *(_one(services, connection) for connection in connections for _ in range(callers))
     )

@@ -20,7 +20,7 @@ from aura_control.db.models.connections import (
 )
 from aura_control.db.models.journal import AuditAnchor, AuditHead, AuditLog, Event
 from aura_control.db.models.limits import AgentUsage, RefusalMark
-from aura_control.db.models.tenants import ApiToken, Tenant, TenantKey, User
+from aura_control.db.models.tenants import ApiToken, RetiredKey, Tenant, TenantKey, User
 
 __all__ = [
     "NEXT_STATES",
@@ -42,6 +42,7 @@ __all__ = [
     "OAuthTransaction",
     "PendingRevocation",
     "RefusalMark",
+    "RetiredKey",
     "Tenant",
     "TenantKey",
     "User",

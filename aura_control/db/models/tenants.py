@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, String
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from aura_control.db.columns import Base
 
-__all__ = ["ApiToken", "Tenant", "TenantKey", "User"]
+__all__ = ["ApiToken", "RetiredKey", "Tenant", "TenantKey", "User"]
 
 
 class Tenant(Base):
@@ -44,6 +44,21 @@ class TenantKey(Base):
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
     kid: Mapped[str] = mapped_column(String(20), primary_key=True)
     commitment: Mapped[bytes] = mapped_column(LargeBinary)
+    uses: Mapped[int] = mapped_column(BigInteger)
+    """Seals under this key that processes have reserved: at least as many as were made."""
+
+
+class RetiredKey(Base):
+    """A master key that nothing may be sealed under any more.
+
+    It is committed before the key's material is destroyed, and looked up in each transaction that
+    seals, so that a process with an old keyring cannot seal under a key that is gone.
+    """
+
+    __tablename__ = "retired_keys"
+
+    kid: Mapped[str] = mapped_column(String(20), primary_key=True)
+    retired_at: Mapped[datetime]
 
 
 class User(Base):

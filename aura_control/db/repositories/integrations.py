@@ -42,11 +42,6 @@ class Integrations(Refreshes):
             found[connection.tenant_id, connection.user_id].append(connection)
         return found
 
-    async def scan(self, *, after: str = "", limit: int = 500) -> Sequence[Connection]:
-        """Connections of all tenants by id, beyond ``after``: for the rotation of keys."""
-        query = self._rows().where(Integration.id > after)
-        return await self._connections(query.order_by(Integration.id).limit(limit))
-
     async def account_in_use(self, provider: str, account_id: str) -> bool:
         """Whether anybody, of any tenant, is connected to that account of the provider."""
         query = self._rows().where(
@@ -66,7 +61,9 @@ class Integrations(Refreshes):
         current = await self._connection(
             self._rows(tenant_id)
             .where(Integration.user_id == user_id, Integration.provider == provider)
-            .with_for_update()
+            # One row, and the one that every writer takes first: whoever takes two rows in another
+            # order waits for a writer that waits for him.
+            .with_for_update(of=ConnectionStatus)
         )
         if current is None:
             return Slot(connection_id=new_id(), revision=milliseconds(self._now), replaces=None)
@@ -193,34 +190,6 @@ class Integrations(Refreshes):
                 receipt=dict(receipt),
             )
             await self._announce(tenant_id, connection_id, "disconnected")
-        return done
-
-    async def rewrap(
-        self,
-        *,
-        tenant_id: str,
-        connection_id: str,
-        expected_revision: int,
-        tokens: SealedTokens,
-    ) -> bool:
-        """Stores the same tokens, sealed under another master key and the same revision."""
-        digest = envelope_digest(tokens, expected_revision)
-        done = await self._replace(
-            tenant_id,
-            connection_id,
-            expected_revision,
-            row={"access_token": tokens.access_token, "refresh_token": tokens.refresh_token},
-            status={"envelope_digest": digest},
-        )
-        if done:
-            await self._audit(
-                tenant_id,
-                connection_id,
-                "connection.rewrapped",
-                "system",
-                revision=expected_revision,
-                envelope_digest=digest,
-            )
         return done
 
     async def _add(

@@ -1,13 +1,13 @@
-"""Tenants and what their keys commit to."""
+"""Tenants and what is known of their keys."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from datetime import timedelta
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import delete, func, insert, or_, select, text, update
 
 from aura_control.db.chain import Anchor
 from aura_control.db.models import (
@@ -16,14 +16,27 @@ from aura_control.db.models import (
     Delivery,
     Instance,
     OAuthTransaction,
+    RetiredKey,
     Tenant,
     TenantKey,
     User,
 )
 from aura_control.db.repositories.base import Repository
-from aura_core.errors import Conflict, NotFound
+from aura_core.errors import Conflict, NotFound, Unavailable
 
-__all__ = ["Tenants"]
+__all__ = ["KeyRecord", "Tenants"]
+
+_KEYS_LOCK = 0x6B657973  # "keys": sealing shares it, retiring a key has it alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyRecord:
+    """What is recorded of a tenant's key under one master key."""
+
+    commitment: bytes
+    uses: int
+    """Seals that processes have reserved."""
+    retired: bool
 
 
 class Tenants(Repository):
@@ -34,6 +47,9 @@ class Tenants(Repository):
         if len(kdf_salt) != 32:
             raise ValueError("a tenant's salt is 32 bytes")
         audit_key = self._journal.new_key(tenant_id, kdf_salt)
+        await self.hold_keys()
+        if await self.retired_at(audit_key.kid) is not None:
+            raise Unavailable("The master keys changed a moment ago.", hint="Try again.")
         await self._session.execute(
             insert(Tenant).values(
                 id=tenant_id,
@@ -43,7 +59,9 @@ class Tenants(Repository):
                 created_at=self._now,
             )
         )
-        await self.record_commitment(tenant_id, kid=audit_key.kid, commitment=audit_key.commitment)
+        await self.reserve_uses(
+            tenant_id, kid=audit_key.kid, commitment=audit_key.commitment, count=1
+        )
         anchor = Anchor(tenant_id=tenant_id).sealed(await self._journal.key(tenant_id))
         await self._session.execute(
             insert(AuditAnchor).values(
@@ -64,17 +82,65 @@ class Tenants(Repository):
         """All tenants, for the operator."""
         return await self._all(select(Tenant).order_by(Tenant.created_at, Tenant.id))
 
-    async def commitments(self, tenant_id: str) -> Mapping[str, bytes]:
-        """What the tenant's key under each master key (by key id) commits to."""
-        rows = await self._all(select(TenantKey).where(TenantKey.tenant_id == tenant_id))
-        return {row.kid: row.commitment for row in rows}
+    async def keys(self, tenant_id: str) -> Mapping[str, KeyRecord]:
+        """What is recorded of the tenant's keys, by the master key's id."""
+        query = (
+            select(TenantKey, RetiredKey.kid)
+            .outerjoin(RetiredKey, RetiredKey.kid == TenantKey.kid)
+            .where(TenantKey.tenant_id == tenant_id)
+        )
+        rows = await self._session.execute(query, execution_options={"populate_existing": True})
+        return {
+            row.kid: KeyRecord(
+                commitment=row.commitment, uses=row.uses, retired=retired is not None
+            )
+            for row, retired in rows
+        }
 
-    async def record_commitment(self, tenant_id: str, *, kid: str, commitment: bytes) -> None:
-        """Remembers a commitment; the first one for a key stays, whatever comes later."""
-        await self._session.execute(
+    async def reserve_uses(
+        self, tenant_id: str, *, kid: str, commitment: bytes, count: int
+    ) -> KeyRecord:
+        """Reserves ``count`` seals; the first one for a key also records what it commits to, and
+        that stays, whatever comes later."""
+        row = await self._written(
             self._insert(TenantKey)
-            .values(tenant_id=tenant_id, kid=kid, commitment=commitment)
-            .on_conflict_do_nothing()
+            .values(tenant_id=tenant_id, kid=kid, commitment=commitment, uses=count)
+            .on_conflict_do_update(
+                index_elements=[TenantKey.tenant_id, TenantKey.kid],
+                set_={"uses": TenantKey.uses + count},
+            )
+            .returning(TenantKey)
+        )
+        return KeyRecord(commitment=row.commitment, uses=row.uses, retired=False)
+
+    async def most_uses(self) -> Mapping[str, int]:
+        """The most seals that any tenant's key has reserved, by the master key's id."""
+        query = select(TenantKey.kid, func.max(TenantKey.uses)).group_by(TenantKey.kid)
+        return {row[0]: row[1] for row in await self._session.execute(query)}
+
+    async def hold_keys(self, *, alone: bool = False) -> None:
+        """Keeps keys from being retired until the transaction ends; ``alone``, also from being
+        sealed under.
+
+        A process that has not noticed a new keyring yet may be about to store what it sealed under
+        an old key when that key is retired: so whoever seals shares this lock, and whoever retires
+        has it alone while it counts. On SQLite every writing transaction is alone.
+        """
+        if self._session.info.get("holds_keys") and not alone:
+            return
+        self._session.info["holds_keys"] = True
+        if self._session.get_bind().dialect.name == "postgresql":
+            lock = "pg_advisory_xact_lock" + ("" if alone else "_shared")
+            await self._session.execute(text(f"SELECT {lock}(:key)"), {"key": _KEYS_LOCK})
+
+    async def retired_at(self, kid: str) -> datetime | None:
+        """When the master key was retired; None for one that was not."""
+        return await self._one(select(RetiredKey.retired_at).where(RetiredKey.kid == kid))
+
+    async def retire_key(self, kid: str) -> None:
+        """From this commit on nothing is sealed under the master key, by any process."""
+        await self._session.execute(
+            self._insert(RetiredKey).values(kid=kid, retired_at=self._now).on_conflict_do_nothing()
         )
 
     async def find(self, name: str) -> Tenant:

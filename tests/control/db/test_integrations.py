@@ -58,9 +58,6 @@ async def test_another_tenants_connection_is_not_found(database: Database, world
             tokens=SealedTokens(access_token="stolen"),
             token_expiry=None,
         )
-        assert not await tx.integrations.rewrap(
-            **common, expected_revision=made.revision, tokens=SealedTokens(access_token="stolen")
-        )
         assert not await tx.integrations.disconnect(
             **common, expected_revision=made.revision, receipt={}, actor="user:u2"
         )
@@ -192,29 +189,3 @@ async def test_a_row_put_back_with_its_state_shows_in_the_audit_log(
         verdict = await tx.audit.verify("t1")
     assert verdict.state is AuditState.REWRITTEN
     assert verdict.target == f"connection:{made.id}"
-
-
-async def test_rotation_walks_all_connections_and_keeps_revisions(
-    database: Database, world: World
-) -> None:
-    made = [
-        await connect(database),
-        await connect(database, provider="slack"),
-        await connect(database, tenant_id="t2", user_id="u2"),
-    ]
-    async with database.reading() as tx:
-        first = await tx.integrations.scan(limit=2)
-        rest = await tx.integrations.scan(after=first[-1].id)
-    assert [row.id for row in (*first, *rest)] == sorted(row.id for row in made)
-    async with database.transaction() as tx:
-        assert await tx.integrations.rewrap(
-            tenant_id="t1",
-            connection_id=made[0].id,
-            expected_revision=made[0].revision,
-            tokens=SealedTokens(access_token="rewrapped"),
-        )
-    rewrapped = await current(database, made[0])
-    assert rewrapped.envelope() == SealedTokens(access_token="rewrapped")
-    assert (rewrapped.revision, rewrapped.state) == (made[0].revision, made[0].state)
-    async with database.reading() as tx:
-        assert (await tx.audit.verify("t1")).state is AuditState.WHOLE

@@ -8,6 +8,7 @@ import pytest
 
 from aura_control.db.engine import Database
 from aura_control.db.models import ApiToken
+from aura_control.db.repositories.tenants import KeyRecord
 from aura_core.errors import Conflict, NotFound
 from tests.control.db.world import Clock, World
 
@@ -86,15 +87,27 @@ async def test_a_token_is_revoked_once_and_by_its_own_tenant(
         assert await tx.tokens.list(tenant_id="t2", user_id="u1") == []
 
 
-async def test_the_first_commitment_of_a_key_stays(database: Database, world: World) -> None:
+async def test_the_first_commitment_of_a_key_stays_and_its_uses_add_up(
+    database: Database, world: World
+) -> None:
     async with database.transaction() as tx:
         for commitment in (b"a" * 32, b"b" * 32):
-            await tx.tenants.record_commitment("t1", kid="m3", commitment=commitment)
-        await tx.tenants.record_commitment("t1", kid="m4", commitment=b"c" * 32)
+            record = await tx.tenants.reserve_uses(
+                "t1", kid="m1", commitment=commitment, count=2**40
+            )
+        assert (record.commitment, record.uses) == (b"a" * 32, 2**41)
+        await tx.tenants.reserve_uses("t1", kid="m2", commitment=b"c" * 32, count=3)
+        await tx.tenants.retire_key("m1")
+        await tx.tenants.retire_key("m1")
     async with database.reading() as tx:
-        found = await tx.tenants.commitments("t1")
-        assert (found["m3"], found["m4"]) == (b"a" * 32, b"c" * 32)
-        assert set(await tx.tenants.commitments("t2")) == {"m1"}  # its audit key's
+        assert await tx.tenants.keys("t1") == {
+            "m1": KeyRecord(commitment=b"a" * 32, uses=2**41, retired=True),
+            "m2": KeyRecord(commitment=b"c" * 32, uses=3, retired=False),
+        }
+        assert await tx.tenants.keys("t2") == {}
+        assert await tx.tenants.most_uses() == {"m1": 2**41, "m2": 3}
+        assert await tx.tenants.retired_at("m1") is not None
+        assert await tx.tenants.retired_at("m2") is None
 
 
 async def test_all_tenants(database: Database, world: World) -> None:

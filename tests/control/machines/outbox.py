@@ -192,7 +192,7 @@ class Outbox:
     async def pull(self, *, acknowledge: bool) -> None:
         async with self.database.transaction() as tx:
             instance = await self._instance(tx)
-            services = cast(Services, _Only(self.sealer))
+            services = cast(Services, _Only(self.sealer, self.vault))
             pulled = await machines.pull(
                 services, tx, instance=instance, revisions=self.vm.revisions
             )
@@ -250,7 +250,8 @@ class _Nobody:
 
 
 class _Only:
-    """The one service that pulling needs."""
+    """The services that pulling needs."""
 
-    def __init__(self, sealer: Sealer) -> None:
+    def __init__(self, sealer: Sealer, vault: Vault) -> None:
         self.sealer = sealer
+        self.vault = vault

@@ -210,7 +210,7 @@ async def test_a_credential_that_does_not_open_holds_up_nothing_else(
     assert vm.held["policy"].op == "put"
     assert connection["id"] not in vm.held
     rows = {row["subject"]: row for row in (await world.agent(agent["id"]))["deliveries"]}
-    assert "not the one that was written last" in rows[connection["id"]]["last_error"]
+    assert "was damaged or replaced" in rows[connection["id"]]["last_error"]
 
 
 async def test_pulling_brings_what_was_lost_on_the_machine(world: World) -> None:

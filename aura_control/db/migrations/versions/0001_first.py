@@ -48,8 +48,15 @@ def _people() -> None:
         sa.Column("tenant_id", sa.Text(), nullable=False),
         sa.Column("kid", sa.String(length=20), nullable=False),
         sa.Column("commitment", sa.LargeBinary(), nullable=False),
+        sa.Column("uses", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name="fk_tenant_keys_tenant_id"),
         sa.PrimaryKeyConstraint("tenant_id", "kid", name="pk_tenant_keys"),
+    )
+    op.create_table(
+        "retired_keys",
+        sa.Column("kid", sa.String(length=20), nullable=False),
+        sa.Column("retired_at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("kid", name="pk_retired_keys"),
     )
     op.create_table(
         "users",
