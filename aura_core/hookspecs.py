@@ -12,6 +12,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from aura_core.adapter import IntegrationAdapter
+    from aura_core.checkpoints import CheckpointStore
     from aura_core.compute import Compute, HostContext
     from aura_core.runtime import Runtime
     from aura_core.secret_stores import SecretStore
@@ -42,6 +43,11 @@ def aura_runtimes(context: HostContext) -> Iterable[Runtime]:  # type: ignore[em
 @hookspec
 def aura_secret_stores(context: HostContext) -> Iterable[SecretStore]:  # type: ignore[empty-body]
     """Where master keys can be kept."""
+
+
+@hookspec
+def aura_checkpoint_stores(context: HostContext) -> Iterable[CheckpointStore]:  # type: ignore[empty-body]
+    """Kinds of places for the audit log's signed checkpoints."""
 
 
 @hookspec

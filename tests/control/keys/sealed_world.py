@@ -6,6 +6,7 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from aura_control.bootstrap import Owner, add_user, load_vault, open_database
@@ -14,6 +15,7 @@ from aura_control.db.engine import Database
 from aura_control.db.repositories.audit import AuditState
 from aura_control.db.transaction import Transaction
 from aura_control.services.keys import Vault
+from aura_control.services.revocation import keep_tokens
 from aura_control.services.ring import RingFile, write_secret
 from aura_control.settings import Settings
 from aura_core.crypto import Keyring
@@ -46,7 +48,8 @@ class SealedWorld:
             world.owners.append(owner)
             async with world.database.transaction() as tx:
                 for provider in PROVIDERS:
-                    await connect(tx, vault, owner, provider)
+                    last = await connect(tx, vault, owner, provider)
+                await _revocations(tx, vault, last)
                 await _instance(tx, vault, owner)
                 await _authorization(tx, vault, owner)
         return world
@@ -102,13 +105,17 @@ class SealedWorld:
         tenant = {"tenant": owner.tenant_id}
         found = {}
         for query, bound, name in (
-            ("SELECT id, gateway_token FROM instances", "{}", "gateway_token"),
-            ("SELECT state_hash, verifier FROM oauth_transactions", "oauth:{}", "verifier"),
+            ("id, gateway_token, 0 FROM instances", "{}", "gateway_token"),
+            ("state_hash, verifier, 0 FROM oauth_transactions", "oauth:{}", "verifier"),
+            ("connection_id, sealed, revision FROM pending_revocations", "{}", "revocation"),
+            ("id, audit_key, 0 FROM (SELECT *, id AS tenant_id FROM tenants) t", "{}", "audit_key"),
         ):
-            rows = await tx.session.execute(text(f"{query} WHERE tenant_id = :tenant"), tenant)
-            for key, stored in rows:
-                found[key] = await self.vault.open_field(
-                    tx, owner.tenant_id, bound.format(key), name, 0, stored
+            rows = await tx.session.execute(
+                text(f"SELECT {query} WHERE tenant_id = :tenant"), tenant
+            )
+            for key, stored, revision in rows:
+                found[f"{name} {key} {revision}"] = await self.vault.open_field(
+                    tx, owner.tenant_id, bound.format(key), name, revision, stored
                 )
         return found
 
@@ -179,6 +186,18 @@ async def _instance(tx: Transaction, vault: Vault, owner: Owner) -> None:
         text("UPDATE instances SET gateway_token = :token WHERE id = :id"),
         {"token": token, "id": instance.id},
     )
+
+
+async def _revocations(tx: Transaction, vault: Vault, connection: Connection) -> None:
+    for later in (1, 2):
+        await keep_tokens(
+            tx,
+            vault,
+            connection,
+            revision=connection.revision + later,
+            secrets={"access_token": SecretStr(secrets.token_hex(8))},
+            actor="system",
+        )
 
 
 async def _authorization(tx: Transaction, vault: Vault, owner: Owner) -> None:

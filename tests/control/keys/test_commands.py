@@ -293,7 +293,7 @@ async def test_a_new_key_is_kept_by_a_secret_store(
     monkeypatch.syspath_prepend(str(site))
     before = await world.everything()
     refused = await keys("rotate", "--store", "other:x", exits=2, **more)
-    assert refused["hint"] == "Installed secret stores: acme."
+    assert "acme" in refused["hint"]  # and those of plugins that are installed
     assert states(world) == {"m1": "active"}
     done = await keys("rotate", "--store", "acme:kv/data/aura", **more)
     assert done["active"] == "m2"

@@ -18,6 +18,7 @@ from tests.control.keys.sealed_world import PROVIDERS, SealedWorld, connect
 
 TENANTS = 2
 ROWS = {CONNECTIONS: len(PROVIDERS) * TENANTS} | {place.name: TENANTS for place in PLACES}
+ROWS["revocations"] = 2 * TENANTS  # of two revisions of one connection
 
 
 async def at_once(_seconds: float) -> None:
