@@ -216,7 +216,10 @@ class Sealed(ConnectionRows):
             revision.label("revision"),
             column.label("stored"),
         ).where(key > after, _sealed_under(column, kids, under), _alive(owner))
-        found = await self._session.execute(query.order_by(key).limit(limit).with_for_update())
+        # Of a tenant's row only the audit key changes. A full lock would also keep others from
+        # referring to the row, as each audit entry does, while they hold what this waits for next.
+        locked = query.order_by(key).limit(limit).with_for_update(key_share=True)
+        found = await self._session.execute(locked)
         return [
             SealedRow(
                 tenant_id=row.owner,
