@@ -104,7 +104,7 @@ def _last_id(request: Request) -> int:
     if not _ID.fullmatch(text):
         raise InvalidInput(
             "Last-Event-ID is not an id of these events.",
-            fields={"Last-Event-ID": "must be a whole number"},
+            fields={"last-event-id": "must be a whole number"},
         )
     return int(text)
 
