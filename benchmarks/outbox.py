@@ -235,7 +235,7 @@ class Outbox:
             token_expiry=tx.now + timedelta(hours=1),
         )
         after = await tx.integrations.by_id(**self._who, connection_id=before.id)
-        await delivery.desire_credential(tx, connection=after, now=tx.now)
+        await delivery.desire_credential(tx, connection=after, providers=self._providers)
 
     async def _lacking(self) -> int:
         self._published.clear()

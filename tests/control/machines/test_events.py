@@ -192,6 +192,34 @@ async def test_a_user_is_told_of_each_change_of_a_connection_and_of_no_other_use
     assert "key-0123456789" not in json.dumps(seen)
 
 
+async def test_a_machine_that_claims_anothers_connection_tells_its_user_nothing_of_it(
+    world: World, provider: respx.Router
+) -> None:
+    """It is told to forget it, and says that it did: neither user hears of the other's."""
+    agent, vm = await world.running()
+    made = await world.other.post("/api/integrations/notes", json={"fields": {"api_key": "k" * 16}})
+    theirs = made.json()["id"]
+    claimed = vm.held["policy"]
+    vm.held[theirs] = type(claimed)(
+        revision=claimed.revision, digest="1" * 64, op="put", content={"kind": "credential"}
+    )
+    await vm.heartbeat()
+    await world.settled(agent["id"])
+    assert vm.held[theirs].op == "delete"
+    async with world.services.database.reading() as tx:
+        told = [
+            (event.kind, event.data)
+            for owner in (world.owner, world.stranger)
+            for event in await tx.events.of_user(
+                tenant_id=owner.tenant_id, user_id=owner.user_id, limit=1000
+            )
+        ]
+    kinds = [kind for kind, _ in told]
+    assert ("connection.connected", theirs) in [(k, d.get("connection_id")) for k, d in told]
+    assert [data["op"] for kind, data in told if data.get("subject") == theirs] == ["delete"]
+    assert "connection.wiped" not in kinds
+
+
 async def test_without_an_id_only_what_is_to_come_and_then_on_without_a_gap(
     world: World, served: httpx.AsyncClient, provider: respx.Router
 ) -> None:
