@@ -102,6 +102,9 @@ class IndiscreetProvider:
     client_secret: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     key: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     lifetime: int = 4
+    """Seconds that the first access token lives."""
+    renewed_for: int = 3600
+    """Seconds that those after it live."""
     failures: int = 1
     """Refreshes that are refused, with the words of the request."""
     revocable: bool = True
@@ -163,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._repeat(503, "temporarily_unavailable", form)
             self.provider.failed.set()
             return
-        self.provider.lifetime = 3600
+        self.provider.lifetime = self.provider.renewed_for
         self.provider.alive.clear()  # the access token was short-lived, the refresh token is spent
         self._tokens()
         self.provider.refreshed.set()
