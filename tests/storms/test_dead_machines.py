@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +44,7 @@ async def test_half_of_all_machines_are_dead(url: str) -> None:
         # Nobody knew them for dead: 200 of 256 lanes wait out their second, the others go on.
         assert found_out < max(alive) + PACE.patience + 1.0, (alive, found_out)
         while await unknown(outbox, network):
-            await asyncio.sleep(0.05)  # that one failed is a row, and no event
+            await seconds(outbox, but=DEAD)
         later = [await seconds(outbox, but=DEAD) for _ in range(5)]
         # Known to be: 64 lanes are theirs, for twelve seconds each. The living take no more than
         # when all lived, who were twice as many; the second is for what else this machine does.
