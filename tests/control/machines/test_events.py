@@ -109,6 +109,24 @@ async def test_the_stream_ends_with_the_control_plane(
             assert [kind async for _, kind, _ in events]
 
 
+@pytest.mark.parametrize("whose", ["agent", "user"])
+async def test_the_stream_ends_with_the_token_that_opened_it(
+    world: World, served: httpx.AsyncClient, whose: str
+) -> None:
+    agent, vm = await world.running()
+    path = f"/api/agents/{agent['id']}/events" if whose == "agent" else "/api/events"
+    events = follow(served, "", "0", path=path)
+    async with aclosing(events):
+        await anext(events)
+        async with world.services.database.transaction() as tx:
+            await tx.session.execute(text("UPDATE api_tokens SET revoked_at = created_at"))
+        vm.health = {"runtime": {"ready": False}}
+        await vm.heartbeat()
+        async with asyncio.timeout(60):
+            told = [data.get("state") async for _, _, data in events]
+    assert told[-1] != "degraded", "it happened after the token was revoked"
+
+
 async def test_a_watcher_who_leaves_is_forgotten(world: World, served: httpx.AsyncClient) -> None:
     agent, vm = await world.running()
     async with aclosing(follow(served, agent["id"])) as events:
