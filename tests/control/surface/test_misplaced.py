@@ -22,12 +22,20 @@ def misplaced(entry: Entry, secret: str) -> Iterator[Any]:
     yield {**good, secret: 1}
     yield {**good, secret: secret}
     for name in {*entry.changed, *good}:
-        for value in (secret, [secret], {secret: 1}, {secret: secret}, {secret: {secret: {}}}):
+        values: list[Any] = [
+            secret,
+            [secret],
+            {secret: 1},
+            {secret: secret},
+            {secret: {secret: {}}},
+        ]
+        for value in values:
             yield {**good, name: value}
             yield {**good, name: {"x": value}}
     if "permissions" in entry.changed:
         for part in ("scopes", "rate_limits", "allowed_domains", "max_daily_token_spend"):
-            for value in (secret, [secret], {secret: {"max_per_hour": 1}}, {"a:b": {secret: 1}}):
+            values = [secret, [secret], {secret: {"max_per_hour": 1}}, {"a:b": {secret: 1}}]
+            for value in values:
                 yield {**good, "permissions": {part: value}}
 
 
