@@ -124,7 +124,7 @@ test-system: setup tools $(TOOLS)/stamp-system ## Tests that boot real machines 
 .PHONY: test-storms
 test-storms: setup tools ## Storms: races, kills and mutations by the thousand
 	$(SAY) test "pytest, storms"
-	@python -m pytest --quiet --override-ini timeout=1200 -m storm tests/storms
+	@python -m pytest --quiet --override-ini timeout=1200 -m storm tests/storms tests/e2e
 
 # The packages' own tests on the other Pythons, without the development tools' checks.
 .PHONY: test-pythons

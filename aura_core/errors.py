@@ -32,6 +32,7 @@ A message is written for a person and never holds a secret. ``hint`` says what t
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 __all__ = [
@@ -105,14 +106,28 @@ class DuplicateIntegration(PluginError):
     """Two distributions offer the same id; the message names both."""
 
 
+_NAME_PART = re.compile(
+    r"\[key\]|[0-9]{1,6}|[a-z]{1,16}[0-9]{0,2}([_:-][a-z]{1,16}[0-9]{0,2}){0,5}"
+)
+
+
 class InvalidInput(AuraError):
-    """What the caller sent cannot be used. ``fields`` maps a dotted path to what is wrong there."""
+    """What the caller sent cannot be used. ``fields`` maps a dotted path to what is wrong there.
+
+    Half of such a path is often the caller's own: an unknown field, a key of a mapping. Somebody
+    who pastes a credential one line too high has made it a name, and answers are kept in the logs
+    of whoever called. So a part that is not made of plain words is told as ``*``.
+    """
 
     def __init__(
         self, message: str, *, fields: dict[str, str] | None = None, hint: str | None = None
     ) -> None:
         super().__init__(message, hint=hint)
-        self.fields = fields or {}
+        self.fields = {_shown(path): wrong for path, wrong in (fields or {}).items()}
+
+
+def _shown(path: str) -> str:
+    return ".".join(part if _NAME_PART.fullmatch(part) else "*" for part in path.split("."))
 
 
 class NotFound(AuraError):

@@ -46,8 +46,8 @@ async def watch_agent(request: Request) -> StreamingResponse:
     """All events of the agent after ``Last-Event-ID`` (from the oldest kept without one), then
     those to come.
 
-    The stream ends when the agent is gone, when the control plane stops, and when the watcher
-    does.
+    The stream ends when the agent is gone, when the token is revoked or expires, when the control
+    plane stops, and when the watcher does.
     """
     principal = await authenticate(request)
     await read_nothing(request)
@@ -62,14 +62,15 @@ async def watch_agent(request: Request) -> StreamingResponse:
         )
         return events, await _exists(tx, principal, agent_id)
 
-    return _streaming(_stream(services, agent_id, read, last_id))
+    return _streaming(_stream(services, principal, agent_id, read, last_id))
 
 
 async def watch_user(request: Request) -> StreamingResponse:
     """All events of the user's connections and agents after ``Last-Event-ID``, then those to
     come; without one, only those to come. ``0`` is before the oldest.
 
-    The stream ends when the control plane stops, and when the watcher does.
+    The stream ends when the token is revoked or expires, when the control plane stops, and when
+    the watcher does.
     """
     principal = await authenticate(request)
     await read_nothing(request)
@@ -88,7 +89,7 @@ async def watch_user(request: Request) -> StreamingResponse:
         )
         return events, True
 
-    return _streaming(_stream(services, principal.user_id, read, last_id))
+    return _streaming(_stream(services, principal, principal.user_id, read, last_id))
 
 
 def _streaming(stream: AsyncIterator[str]) -> StreamingResponse:
@@ -104,13 +105,13 @@ def _last_id(request: Request) -> int:
     if not _ID.fullmatch(text):
         raise InvalidInput(
             "Last-Event-ID is not an id of these events.",
-            fields={"Last-Event-ID": "must be a whole number"},
+            fields={"last-event-id": "must be a whole number"},
         )
     return int(text)
 
 
 async def _stream(
-    services: Services, followed: str, read: Read, last_id: int
+    services: Services, principal: Principal, followed: str, read: Read, last_id: int
 ) -> AsyncIterator[str]:
     # The id comes first, without an event: whoever is cut off before the first event can read on.
     yield f"retry: 1000\nid: {last_id}\n\n"
@@ -122,6 +123,8 @@ async def _stream(
         said = loop.time()
         while not services.events.closed:
             async with services.database.reading() as tx:
+                if not await tx.tokens.lives(principal):
+                    return
                 events, more = await read(tx, last_id)
             for event in events:
                 last_id = event.id

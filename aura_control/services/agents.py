@@ -120,7 +120,7 @@ async def create(services: Services, principal: Principal, new: NewAgent) -> Age
             compute=compute,
             actor=principal.actor,
         )
-        await delivery.desire_all(tx, instance=instance)
+        await delivery.desire_all(tx, instance=instance, providers=services.providers)
         view = await _view(tx, agent)
     # After the commit. Should this process die in between, the sweep starts it.
     await services.workflows.start(
@@ -168,7 +168,7 @@ async def update(
                 runtime.plan(spec_of(agent))
         if "integrations" in changes.fields:
             await _use_only(tx, principal, agent, changes.integrations or ())
-        await _deliver_changes(tx, agent, changes)
+        await _deliver_changes(services, tx, agent, changes)
         view = await _view(tx, agent)
     services.deliverer.wake()
     return view
@@ -250,9 +250,10 @@ def _check_integrations(services: Services, integrations: tuple[str, ...] | None
     for number, provider in enumerate(integrations or ()):
         try:
             services.registry.get(provider)
-        except NotFound as error:
+        except NotFound:
             raise InvalidInput(
-                error.message, fields={f"integrations.{number}": "is no integration here"}
+                "The agent cannot use an integration that is not here.",
+                fields={f"integrations.{number}": "is no integration here"},
             ) from None
 
 
@@ -287,14 +288,18 @@ async def _use_only(
         await tx.agents.enable(**who, provider=provider)
 
 
-async def _deliver_changes(tx: Transaction, agent: Agent, changes: AgentChanges) -> None:
+async def _deliver_changes(
+    services: Services, tx: Transaction, agent: Agent, changes: AgentChanges
+) -> None:
     for instance in await tx.instances.for_agent(tenant_id=agent.tenant_id, agent_id=agent.id):
         if instance.state not in delivery.ALIVE:
             continue
         if "permissions" in changes.fields:
             await delivery.desire_policy(tx, instance=instance)
         if "integrations" in changes.fields:
-            await delivery.reconcile_credentials(tx, instance=instance)
+            await delivery.reconcile_credentials(
+                tx, instance=instance, providers=services.providers
+            )
 
 
 async def _view(tx: Transaction, agent: Agent) -> AgentView:

@@ -218,7 +218,7 @@ async def store_connected(
             actor=owner.actor,
         )
         await _enable(tx, owner, provider)
-        await delivery.desire_credential(tx, connection=connection, now=tx.now)
+        await delivery.desire_credential(tx, connection=connection, providers=services.providers)
     services.deliverer.wake()
     services.renewals.wake()
     services.registry.notify(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from typing import TYPE_CHECKING
 
 from aura_control.db.connection import Connection
 from aura_control.db.models import Agent, ConnectionState, Delivery, DeliveryOp, Instance
@@ -18,6 +18,9 @@ from aura_control.db.outbox import Key
 from aura_control.db.transaction import Transaction
 from aura_control.services.surroundings import EVERY_INTEGRATION, Surroundings
 from aura_core.skills import VmSkillManifest, skill_digest
+
+if TYPE_CHECKING:
+    from aura_control.services.providers import Providers
 
 __all__ = [
     "ALIVE",
@@ -73,12 +76,16 @@ async def may_use(tx: Transaction, agent: Agent, provider: str) -> bool:
     return provider in await tx.agents.providers(tenant_id=agent.tenant_id, agent_id=agent.id)
 
 
-async def desire_credential(tx: Transaction, *, connection: Connection, now: datetime) -> None:
+async def desire_credential(
+    tx: Transaction, *, connection: Connection, providers: Providers
+) -> None:
     """The connection has a new credential: every machine whose agent uses it should hold it.
 
-    ``now`` is the time of the change; revisions are taken from the transaction's own clock, so
-    that all rows of one transaction carry the same one.
+    Revisions are taken from the transaction's own clock, so that all rows of one transaction carry
+    the same one.
     """
+    if not providers.serves_machines(connection.provider):
+        return
     machines = await _machines(tx, connection.tenant_id, connection.user_id)
     surroundings = await Surroundings.read(tx, machines)
     await tx.deliveries.desire_on(
@@ -89,7 +96,7 @@ async def desire_credential(tx: Transaction, *, connection: Connection, now: dat
     )
 
 
-async def desire_deletion(tx: Transaction, *, connection: Connection, now: datetime) -> None:
+async def desire_deletion(tx: Transaction, *, connection: Connection) -> None:
     """The connection ended: every machine that holds its credential, or may, should forget it.
 
     Whether the agent may still use the provider does not matter here: what was once wanted on a
@@ -119,14 +126,16 @@ async def desire_policy(tx: Transaction, *, instance: Instance) -> None:
     )
 
 
-async def desire_all(tx: Transaction, *, instance: Instance) -> None:
+async def desire_all(tx: Transaction, *, instance: Instance, providers: Providers) -> None:
     """A new machine should hold its agent's permissions and the credentials that it uses."""
     if await _row(tx, instance, POLICY) is None:
         await desire_policy(tx, instance=instance)
-    await reconcile_credentials(tx, instance=instance)
+    await reconcile_credentials(tx, instance=instance, providers=providers)
 
 
-async def reconcile_credentials(tx: Transaction, *, instance: Instance) -> None:
+async def reconcile_credentials(
+    tx: Transaction, *, instance: Instance, providers: Providers
+) -> None:
     """Compares what the agent uses with what is wanted on its machine, and wants the difference.
 
     Repeating it changes nothing: a row that says what it should is left alone.
@@ -136,15 +145,16 @@ async def reconcile_credentials(tx: Transaction, *, instance: Instance) -> None:
         tenant_id=instance.tenant_id, user_id=instance.user_id
     ):
         row = await _row(tx, instance, connection.id)
-        wanted = connection.state in _USABLE and await may_use(tx, agent, connection.provider)
+        usable = providers.serves_machines(connection.provider) and await may_use(
+            tx, agent, connection.provider
+        )
+        wanted = connection.state in _USABLE and usable
         if wanted and not _says(row, DeliveryOp.PUT, connection.revision):
             op = DeliveryOp.PUT
         elif not wanted and row is not None and row.op is DeliveryOp.PUT:
             # A connection that only waits for its user stays: the machine says so of itself, and
             # what it holds may still work.
-            if connection.state is ConnectionState.REAUTH_REQUIRED and await may_use(
-                tx, agent, connection.provider
-            ):
+            if connection.state is ConnectionState.REAUTH_REQUIRED and usable:
                 continue
             op = DeliveryOp.DELETE
         else:

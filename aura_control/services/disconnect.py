@@ -105,7 +105,7 @@ async def end_use(tx: Transaction, vault: Vault, connection: Connection, *, acto
         await keep_tokens(
             tx, vault, connection, revision=ended.revision, secrets=secrets, actor=actor
         )
-    await delivery.desire_deletion(tx, connection=ended, now=tx.now)
+    await delivery.desire_deletion(tx, connection=ended)
     return True
 
 

@@ -28,19 +28,12 @@ from aura_core.manifest import (
 __all__ = ["check_fields", "check_variables"]
 
 
-_WORD = re.compile(r"[a-z]{1,16}(_[a-z]{1,16}){0,3}", re.ASCII)
-
-
 def check_fields(method: AuthMethod, given: Mapping[str, str]) -> dict[str, SecretStr]:
     """The key fields as the manifest describes them. Raises InvalidInput naming every wrong one;
-    a message never repeats a value, nor a name that may be one: a key in the wrong place."""
+    a message never repeats a value."""
     known: dict[str, KeyField] = {field.name: field for field in getattr(method, "fields", ())}
     in_headers = _named_in_headers(method)
-    wrong = {
-        name if _WORD.fullmatch(name) else "fields": "is not a field of this provider"
-        for name in given
-        if name not in known
-    }
+    wrong = {name: "is not a field of this provider" for name in given if name not in known}
     for name, field in known.items():
         reason = _wrong_field(field, given.get(name, ""), ascii_only=name in in_headers)
         if reason:

@@ -10,7 +10,7 @@ import httpx
 from aura_control.db.connection import Connection
 from aura_control.ports import Clock, OAuthClients
 from aura_core.adapter import Context
-from aura_core.errors import Conflict, InvalidInput
+from aura_core.errors import AuraError, Conflict, InvalidInput
 from aura_core.manifest import AuthMethod, Manifest
 
 if TYPE_CHECKING:
@@ -59,6 +59,17 @@ class Providers:
         if manifest.status == "coming_soon":
             raise Conflict(f"{manifest.name} cannot be connected yet: {manifest.status_reason}")
         return self._registry.open(provider)
+
+    def serves_machines(self, provider: str) -> bool:
+        """Whether anything of a connection goes to machines: only a skill can use it there.
+
+        Of an integration that is not here nothing is known, and its plugin may come back: what it
+        would serve stays wanted.
+        """
+        try:
+            return self._registry.get(provider).skill is not None
+        except AuraError:
+            return True
 
     def context(
         self, manifest: Manifest, method: AuthMethod, variables: Mapping[str, str]

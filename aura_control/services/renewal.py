@@ -69,7 +69,9 @@ class Renewal:
         self._clock = clock
         self._pause = pause
         self._backoffs = backoffs
-        self._renewed = RenewedTokens(database=database, vault=vault, pause=pause)
+        self._renewed = RenewedTokens(
+            database=database, vault=vault, providers=providers, pause=pause
+        )
 
     async def run(self, connection: Connection) -> Connection:
         """The connection with new tokens, or as somebody else renewed it meanwhile. Raises

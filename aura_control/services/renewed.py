@@ -13,6 +13,7 @@ from aura_control.logs import get_logger
 from aura_control.services import delivery
 from aura_control.services.keys import Vault
 from aura_control.services.lifetime import due_at
+from aura_control.services.providers import Providers
 from aura_control.services.revocation import keep_late_tokens
 from aura_core.adapter import TokenRefresh
 from aura_core.credentials import CredentialEnvelope
@@ -31,10 +32,16 @@ class RenewedTokens:
     """Commits what a refresh brought."""
 
     def __init__(
-        self, *, database: Database, vault: Vault, pause: Callable[[float], Awaitable[None]]
+        self,
+        *,
+        database: Database,
+        vault: Vault,
+        providers: Providers,
+        pause: Callable[[float], Awaitable[None]],
     ) -> None:
         self._database = database
         self._vault = vault
+        self._providers = providers
         self._pause = pause
 
     async def store(
@@ -97,7 +104,7 @@ class RenewedTokens:
                 tenant_id=connection.tenant_id, connection_id=connection.id
             )
             if stored and deliver:
-                await delivery.desire_credential(tx, connection=newest, now=tx.now)
+                await delivery.desire_credential(tx, connection=newest, providers=self._providers)
             if not stored and _ended(connection, newest):
                 await keep_late_tokens(
                     tx, self._vault, connection, newest=newest, secrets=_issued(renewed)

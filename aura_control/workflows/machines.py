@@ -19,6 +19,7 @@ from aura_control.services.delivery import desire_all
 from aura_control.services.enrolment import hashed, join_token
 from aura_control.services.heartbeats import settled
 from aura_control.services.keys import Vault
+from aura_control.services.providers import Providers
 from aura_control.workflows.outcome import Outcome, done, failed
 from aura_core.compute import Compute, MachineRequest
 from aura_core.errors import ConfigurationError
@@ -53,6 +54,7 @@ class MachineSteps:
         database: Database,
         vault: Vault,
         composer: Composer,
+        providers: Providers,
         computes: Mapping[str, Compute],
         deliverer: Deliverer,
         timings: Timings,
@@ -60,6 +62,7 @@ class MachineSteps:
         self._database = database
         self._vault = vault
         self._composer = composer
+        self._providers = providers
         self._computes = computes
         self._deliverer = deliverer
         self._timings = timings
@@ -160,7 +163,7 @@ class MachineSteps:
             instance = await tx.instances.get(tenant_id=tenant_id, instance_id=instance_id)
             if instance.state is not S.ENROLLING:
                 return _superseded(instance)
-            await desire_all(tx, instance=instance)
+            await desire_all(tx, instance=instance, providers=self._providers)
         if instance.push_url is None:
             machine = await self._compute(instance).find(instance.machine_name)
             if machine is not None and machine.push_url is not None:

@@ -123,6 +123,7 @@ def compose_operation(
         database=database,
         vault=vault,
         composer=Composer(settings=settings, vault=vault, registry=registry, skills=skills),
+        providers=providers,
         computes=computes,
         deliverer=deliverer,
         timings=timings,

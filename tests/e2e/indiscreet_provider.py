@@ -11,7 +11,7 @@ import json
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -102,6 +102,9 @@ class IndiscreetProvider:
     client_secret: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     key: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     lifetime: int = 4
+    """Seconds that the first access token lives."""
+    renewed_for: int = 3600
+    """Seconds that those after it live."""
     failures: int = 1
     """Refreshes that are refused, with the words of the request."""
     revocable: bool = True
@@ -110,6 +113,10 @@ class IndiscreetProvider:
     verifiers: list[str] = field(default_factory=list)
     alive: set[str] = field(default_factory=set)
     repeated: int = 0
+    holding: bool = False
+    """Whether revocations are acted on, but answered only when ``let_go`` is set."""
+    held: threading.Event = field(default_factory=threading.Event)
+    let_go: threading.Event = field(default_factory=threading.Event)
     refreshed: threading.Event = field(default_factory=threading.Event)
     failed: threading.Event = field(default_factory=threading.Event)
 
@@ -163,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._repeat(503, "temporarily_unavailable", form)
             self.provider.failed.set()
             return
-        self.provider.lifetime = 3600
+        self.provider.lifetime = self.provider.renewed_for
         self.provider.alive.clear()  # the access token was short-lived, the refresh token is spent
         self._tokens()
         self.provider.refreshed.set()
@@ -171,6 +178,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _revoke(self, form: dict[str, str]) -> None:
         if self.provider.revocable:
             self.provider.alive.discard(form["token"])
+            if self.provider.holding:
+                self.provider.held.set()
+                self.provider.let_go.wait(60)
             self._answer(200, {})
         else:
             self._repeat(503, "unavailable", form)
@@ -203,7 +213,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        with suppress(ConnectionError):  # who asked may have been killed
+            self.wfile.write(body)
 
     def log_message(self, *arguments: object) -> None:
         """What it says is the test's; standard error stays quiet."""

@@ -4,7 +4,6 @@ by key, deploying, working, renewing, failing, disconnecting, destroying, deleti
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import secrets
 import signal
@@ -20,46 +19,12 @@ import pytest
 
 from aura_control.bootstrap import load_vault, open_database
 from aura_control.db.models import InstanceState
-from aura_control.services.enrolment import join_token, open_gateway_token
-from aura_control.settings import load_settings
-from tests.canaries import Allowed, Canaries
+from tests.canaries import Canaries
 from tests.e2e.indiscreet_provider import CLIENT_ID, IndiscreetProvider, indiscreet_provider
 from tests.e2e.local_machines import follow, journal, machines, until
-from tests.e2e.programs import ControlPlane, aura, control_plane, own_environment, run_aura
-
-ALLOWED = (
-    Allowed(
-        secret="master key *", place="file:data/master-keys", reason="the operator's own key file"
-    ),
-    Allowed(
-        secret="signing key", place="file:data/signing-key", reason="the operator's own key file"
-    ),
-    Allowed(
-        secret="API token",
-        place="file:data/session.json",
-        reason="'aura up' keeps its owner's token for the command line, for that user only",
-    ),
-    Allowed(
-        secret="tenant salt",
-        place="file:data/aura.db*",
-        reason="no secret by itself: it opens nothing without a master key; gone once shredded",
-    ),
-    Allowed(
-        secret="client secret",
-        place="environment:control plane",
-        reason="where the operator gives it to the control plane",
-    ),
-    Allowed(
-        secret="API token",
-        place="announced",
-        reason="'aura up' shows its owner the token at the start, on standard output only",
-    ),
-    Allowed(
-        secret="*state",
-        place="redirect to the provider",
-        reason="the browser carries it there and back (RFC 6749 §4.1.1); used up by the callback",
-    ),
-)
+from tests.e2e.programs import aura, control_plane, own_environment
+from tests.e2e.watcher import Watcher, dumped
+from tests.postgres import running_postgres
 
 ROUTINES = [
     {"name": name, "skill": skill, "arguments": ["call", "GET", path], "every_seconds": 1}
@@ -79,78 +44,14 @@ def provider(home: Path) -> Iterator[IndiscreetProvider]:
         yield running
 
 
-class Watcher:
-    """Plants what becomes known, keeps what was answered, and looks everywhere."""
-
-    def __init__(self, plane: ControlPlane, provider: IndiscreetProvider) -> None:
-        self.plane, self.provider = plane, provider
-        self.canaries = Canaries(allowed=ALLOWED)
-        self.answers: list[tuple[str, bytes]] = []
-        self.settings = load_settings(
-            data_dir=plane.data_dir, database_url=None, master_keys=None, master_keys_file=None
-        )
-        plant = self.canaries.plant
-        plant("client secret", provider.client_secret)
-        plant("API key", provider.key)
-        plant("API token", plane.token)
-        for number, line in enumerate(self.settings.keyring_path.read_text().splitlines()):
-            plant(f"master key {number}", line.rpartition(":")[2])
-        plant("signing key", self.settings.signing_key_path.read_bytes())
-        plane.api.event_hooks = {"response": [self._keep]}
-
-    def _keep(self, response: httpx.Response) -> None:
-        request = response.request
-        place = f"answer:{request.method} {request.url.path}"
-        location = response.headers.get("location", "")
-        if location.startswith(f"http://{self.provider.host}/authorize"):
-            self.answers.append(("redirect to the provider", location.encode()))
-        else:
-            self.answers.append((place, str(response.headers.raw).encode()))
-        if not response.headers.get("content-type", "").startswith("text/event-stream"):
-            self.answers.append((place, response.read()))
-
-    def run(self, *arguments: str) -> str:
-        """A command of the operator's, of which both outputs are looked at."""
-        done = run_aura(*arguments, "--data-dir", str(self.plane.data_dir))
-        place = f"command:{' '.join(arguments[:2])}"
-        self.answers += [(place, (done.stdout + done.stderr).encode())]
-        return done.stdout
-
-    async def learn(self) -> None:
-        """Plants what the control plane made itself, as it is when opened."""
-        vault = load_vault(self.settings)
-        database = open_database(self.settings, vault)
-        try:
-            async with database.reading() as tx:
-                for tenant in await tx.tenants.list():
-                    if tenant.kdf_salt is not None:
-                        self.canaries.plant("tenant salt", tenant.kdf_salt)
-                    for instance in await tx.instances.of_tenant(tenant.id):
-                        self.canaries.plant("join token", join_token(vault, instance.id))
-                        if instance.gateway_token is not None:
-                            opened = await open_gateway_token(vault, tx, instance)
-                            self.canaries.plant("gateway token", opened.get_secret_value())
-        finally:
-            await database.close()
-
-    def look(self) -> None:
-        """Everywhere: processes, files, logs, answers."""
-        asyncio.run(self.learn())
-        for name, token in [*self.provider.issued.items()]:
-            self.canaries.plant(name, token)
-        for number, verifier in enumerate(self.provider.verifiers):
-            self.canaries.plant(f"verifier {number}", verifier)
-        self.canaries.look_at_processes(self._describe)
-        code = [path for path in self.plane.data_dir.rglob("venv*") if path.is_dir()]
-        self.canaries.look_at_files("file", self.plane.data_dir, skip=code)
-        self.canaries.look("log", self.plane.log.read_bytes())
-        for place, answer in self.answers:
-            self.canaries.look(place, answer)
-
-    def _describe(self, process: int, command: bytes) -> str:
-        if os.fsencode(self.plane.data_dir) in command and b"up" in command.split(b"\0"):
-            return "control plane"
-        return os.fsdecode(command.split(b"\0")[0]).rpartition("/")[2]
+@pytest.fixture
+def databases(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
+    """Where the control plane keeps its rows, as the operator says it: files, or a server."""
+    if request.param == "sqlite":
+        yield {}
+        return
+    with running_postgres() as server:
+        yield {"AURA_DATABASE_URL": server.create(), "AURA_DURABLE_URL": server.create()}
 
 
 def authorize(watcher: Watcher) -> None:
@@ -241,10 +142,16 @@ def look_around(watcher: Watcher, agent_id: str) -> None:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    "databases",
+    ["sqlite", pytest.param("postgresql", marks=pytest.mark.storm)],
+    indirect=True,
+)
 def test_no_secret_is_where_it_must_not_be(
-    machines_home: Path, provider: IndiscreetProvider
+    machines_home: Path, provider: IndiscreetProvider, databases: dict[str, str]
 ) -> None:
     environment = {
+        **databases,
         "AURA_MANIFESTS": str(machines_home / "manifests"),
         "AURA_ALLOW_LOOPBACK_HTTP": "1",
         "AURA_HEARTBEAT_SECONDS": "1",
@@ -253,7 +160,7 @@ def test_no_secret_is_where_it_must_not_be(
         "CHATTY_CLIENT_SECRET": provider.client_secret,
     }
     with control_plane(machines_home, **environment) as plane:
-        watcher = Watcher(plane, provider)
+        watcher = Watcher(plane, provider, databases)
         watcher.canaries.look("announced", plane.token)
         made = plane.api.post("/api/integrations/keyed", json={"api_key": provider.key})
         assert made.status_code == 201, made.text
@@ -278,6 +185,9 @@ def test_no_secret_is_where_it_must_not_be(
         gone = Canaries()
         gone.plant("tenant salt", salt)
         gone.look_at_files("file", plane.data_dir)
+        for url in databases.values():
+            for place, rows in dumped(url):
+                gone.look(place, rows)
         gone.forbid()
     watcher.canaries.look("log", plane.log.read_bytes())
     expected = {"API key", "API token", "client secret", "gateway token", "join token", "state"}
@@ -307,7 +217,10 @@ def end_tenant(watcher: Watcher) -> None:
     tenant_id = watcher.run("tenants", "list", "--json").partition('"id": "')[2].partition('"')[0]
     command = aura("tenants", "delete", tenant_id, "--yes", "--json", "--data-dir", data_dir)
     with subprocess.Popen(
-        command, env=own_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        env=own_environment(**watcher.databases),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ) as process:
         until(lambda: watcher.plane.api.get("/api/agents").status_code == 401)
         process.send_signal(signal.SIGKILL)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import ColumnElement, insert, or_, select, update
 
 from aura_control.db.columns import new_id
 from aura_control.db.models import ApiToken, Tenant, User
@@ -72,6 +72,18 @@ class Tokens(Repository):
         )
         return token
 
+    async def lives(self, principal: Principal) -> bool:
+        """Whether the principal's token is still good, for answers that take longer than a moment:
+        whoever revokes a stolen token ends what it opened, too."""
+        query = select(ApiToken.id).where(ApiToken.id == principal.token_id, *self._alive())
+        return (await self._session.execute(query)).first() is not None
+
+    def _alive(self) -> tuple[ColumnElement[bool], ...]:
+        return (
+            ApiToken.revoked_at.is_(None),
+            or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > self._now),
+        )
+
     async def authenticate(self, token_hash: str) -> Principal | None:
         """Whom the token speaks for; None when unknown, expired or revoked. Finds the tenant."""
         query = (
@@ -79,8 +91,7 @@ class Tokens(Repository):
             .join(User, User.id == ApiToken.user_id)
             .where(
                 ApiToken.token_hash == token_hash,
-                ApiToken.revoked_at.is_(None),
-                or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > self._now),
+                *self._alive(),
             )
         )
         row = (await self._session.execute(query)).one_or_none()

@@ -97,6 +97,13 @@ base_url = "https://api.acme.example"
 strategy = "api_key"
 """
 
+_SKILL = """
+[skill]
+dir_name = "acme-skill"
+command = "acme"
+description = "Acme on machines; the others here stay in the control plane."
+"""
+
 _UNSET = _OAUTH.replace("ACME_CLIENT", "UNSET_CLIENT")
 
 
@@ -108,7 +115,7 @@ def write_manifests(directory: Path) -> Path:
     """All of them, for ``Registry.discover(manifest_dirs=...)``."""
     directory.mkdir()
     texts = {
-        "acme": _OAUTH.format(id="acme", name="Acme", retry="safe", **_USUAL),
+        "acme": _OAUTH.format(id="acme", name="Acme", retry="safe", **_USUAL) + _SKILL,
         "brittle": _OAUTH.format(id="brittle", name="Brittle", retry="never", **_USUAL),
         "unset": _UNSET.format(id="unset", name="Unset", retry="safe", **_USUAL),
         "basic": _OAUTH.format(id="basic", name="Basic", retry="safe", **_OTHER),

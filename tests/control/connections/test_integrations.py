@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from aura_control.db.models import ConnectionState, DeliveryOp, Instance
+from aura_control.services.delivery import desire_all
 from tests.control.connections.conftest import Control
 from tests.control.connections.provider import answers, unreachable
 
@@ -189,6 +190,31 @@ async def test_machines_are_told_and_the_receipt_follows_them(control: Control) 
     assert told["instance_id"] == instance.id
     assert told["state"] == "wiped"
     assert told["acked_at"]
+
+
+async def test_what_no_machine_can_use_is_never_wanted_there(control: Control) -> None:
+    """Without a skill nothing on a machine uses the credential: neither when it is connected, nor
+    when it is renewed, nor for a new machine, nor when it ends."""
+    instance = await machine(control)
+    await control.connect("brittle")
+    control.clock.forward(minutes=59)
+    connection = await control.connection("brittle")
+    renewed = await control.services.refresher.refresh(
+        tenant_id=connection.tenant_id, connection_id=connection.id
+    )
+    assert renewed.revision > connection.revision
+    async with control.services.database.transaction() as tx:
+        await desire_all(tx, instance=instance, providers=control.services.providers)
+    async with control.client(control.ada) as caller:
+        told = (await caller.delete("/api/integrations/brittle")).json()
+    assert (told["machines"], told["complete"]) == ([], True)
+    async with control.services.database.reading() as tx:
+        rows = await tx.deliveries.for_instance(
+            tenant_id=instance.tenant_id, instance_id=instance.id
+        )
+        entries = await tx.audit.entries(tenant_id=instance.tenant_id)
+    assert [row.subject for row in rows] == ["policy"]
+    assert not any(entry.target == connection.id for entry in entries if "delivery" in entry.action)
 
 
 async def test_a_renewal_is_delivered(control: Control) -> None:

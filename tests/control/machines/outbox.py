@@ -94,7 +94,7 @@ class Outbox:
                 **self.who, agent_id=agent.id, compute="c", actor="system"
             )
             self.instance_id = instance.id
-            await delivery.desire_all(tx, instance=instance)
+            await delivery.desire_all(tx, instance=instance, providers=self.providers)
         self.vm = Vm(
             instance_id=self.instance_id,
             join_token="-",
@@ -166,7 +166,7 @@ class Outbox:
                 grant=grant,
                 actor="system",
             )
-            await delivery.desire_credential(tx, connection=connection, now=tx.now)
+            await delivery.desire_credential(tx, connection=connection, providers=self.providers)
 
     async def disconnect(self) -> None:
         self.key = None
@@ -181,7 +181,7 @@ class Outbox:
                 actor="system",
             )
             ended = await tx.integrations.by_id(**self.who, connection_id=connection.id)
-            await delivery.desire_deletion(tx, connection=ended, now=tx.now)
+            await delivery.desire_deletion(tx, connection=ended)
 
     async def push(self, faults: list[str]) -> None:
         """One round of the deliverer, with these faults on the way."""

@@ -126,7 +126,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"allowed_domains": ["0x7f.1"]}, "allowed_domains.0"),
     ({"rate_limits": {"notes:read": {}}}, "rate_limits.notes:read"),
     ({"rate_limits": {"notes:read": {"max_per_hour": 0}}}, "rate_limits.notes:read.max"),
-    ({"rate_limits": {"Notes": {"max_per_hour": 1}}}, "rate_limits.Notes"),
+    ({"rate_limits": {"Notes": {"max_per_hour": 1}}}, "rate_limits.*"),
     ({"max_daily_token_spend": -1}, "max_daily_token_spend"),
     ({"max_daily_token_spend": "1"}, "max_daily_token_spend"),
     ({"more": 1}, "more"),

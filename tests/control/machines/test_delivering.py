@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from aura_control.services.delivery import Skill, desire_policy
 from aura_control.services.skills import Skills
+from aura_core.permissions import AgentPermissions
 from aura_core.skills import VmSystemdService
 from tests.control.machines.vm import Vm
 from tests.control.machines.world import World
@@ -119,13 +120,13 @@ async def test_an_agent_uses_only_what_it_is_given(world: World, provider: respx
 
 async def test_new_permissions_reach_the_machine(world: World) -> None:
     agent, vm = await world.running()
-    assert vm.held["policy"].content == {"kind": "policy", "scopes": []}
+    assert AgentPermissions.model_validate(vm.held["policy"].content).scopes == set()
     before = vm.held["policy"].revision
     await world.http.patch(
         f"/api/agents/{agent['id']}", json={"permissions": {"scopes": ["notes:read"]}}
     )
     await world.settled(agent["id"])
-    assert vm.held["policy"].content == {"kind": "policy", "scopes": ["notes:read"]}
+    assert AgentPermissions.model_validate(vm.held["policy"].content).scopes == {"notes:read"}
     assert vm.held["policy"].revision > before
 
 

@@ -15,6 +15,8 @@ import respx
 import uvicorn
 from sqlalchemy import text
 
+from aura_control.bootstrap import issue_token
+from aura_control.db.columns import new_id
 from aura_control.db.engine import Database
 from aura_control.db.models import ConnectionState
 from aura_control.services.watching import prune
@@ -107,6 +109,24 @@ async def test_the_stream_ends_with_the_control_plane(
             assert [kind async for _, kind, _ in events]
 
 
+@pytest.mark.parametrize("whose", ["agent", "user"])
+async def test_the_stream_ends_with_the_token_that_opened_it(
+    world: World, served: httpx.AsyncClient, whose: str
+) -> None:
+    agent, vm = await world.running()
+    path = f"/api/agents/{agent['id']}/events" if whose == "agent" else "/api/events"
+    events = follow(served, "", "0", path=path)
+    async with aclosing(events):
+        await anext(events)
+        async with world.services.database.transaction() as tx:
+            await tx.session.execute(text("UPDATE api_tokens SET revoked_at = created_at"))
+        vm.health = {"runtime": {"ready": False}}
+        await vm.heartbeat()
+        async with asyncio.timeout(60):
+            told = [data.get("state") async for _, _, data in events]
+    assert told[-1] != "degraded", "it happened after the token was revoked"
+
+
 async def test_a_watcher_who_leaves_is_forgotten(world: World, served: httpx.AsyncClient) -> None:
     agent, vm = await world.running()
     async with aclosing(follow(served, agent["id"])) as events:
@@ -190,6 +210,47 @@ async def test_a_user_is_told_of_each_change_of_a_connection_and_of_no_other_use
     assert seen[3][1]["reason"] == "The provider says so."
     assert seen[-1][1]["instance_id"] == vm.instance_id
     assert "key-0123456789" not in json.dumps(seen)
+
+
+async def colleague(world: World) -> tuple[str, dict[str, str]]:
+    """Another user of the owner's tenant: id, and headers to sign in."""
+    database, tenant_id, user_id = world.services.database, world.owner.tenant_id, new_id()
+    async with database.transaction() as tx:
+        await tx.users.create(
+            tenant_id=tenant_id, user_id=user_id, email="c@example.org", actor="system"
+        )
+    token = await issue_token(database, tenant_id=tenant_id, user_id=user_id, name="first")
+    return user_id, {"Authorization": f"Bearer {token}"}
+
+
+async def test_a_machine_that_claims_anothers_connection_tells_its_user_nothing_of_it(
+    world: World, provider: respx.Router
+) -> None:
+    """It is told to forget it, and says that it did: neither user hears of the other's."""
+    agent, vm = await world.running()
+    user_id, headers = await colleague(world)
+    made = await world.anonymous.post(
+        "/api/integrations/notes", json={"fields": {"api_key": "k" * 16}}, headers=headers
+    )
+    theirs = made.json()["id"]
+    claimed = vm.held["policy"]
+    vm.held[theirs] = type(claimed)(
+        revision=claimed.revision, digest="1" * 64, op="put", content={"kind": "credential"}
+    )
+    await vm.heartbeat()
+    await world.settled(agent["id"])
+    assert vm.held[theirs].op == "delete"
+    kinds: dict[str, list[str]] = {}
+    async with world.services.database.reading() as tx:
+        for user in (world.owner.user_id, user_id):
+            events = await tx.events.of_user(
+                tenant_id=world.owner.tenant_id, user_id=user, limit=1000
+            )
+            kinds[user] = [one.kind for one in events if theirs in json.dumps(one.data)]
+            assert not [one for one in events if one.kind == "connection.wiped"]
+    assert kinds[user_id] == ["connection.connected"]
+    # What its own machine was told to forget has an id, which the machine knew, and no more.
+    assert kinds[world.owner.user_id] == ["delivery.acknowledged"]
 
 
 async def test_without_an_id_only_what_is_to_come_and_then_on_without_a_gap(

@@ -10,6 +10,7 @@ import pytest
 from aura_control.settings import Settings
 from aura_control.workflows.machines import Timings
 from aura_core.errors import ComputeError
+from aura_core.permissions import AgentPermissions
 from aura_core.registry import Registry
 from aura_core.wire import VmKeys
 from tests.control.machines.world import QUICK, World, open_world
@@ -23,7 +24,7 @@ async def states(world: World, agent: dict[str, Any]) -> list[str]:
 async def test_an_agent_comes_to_run(world: World) -> None:
     agent, vm = await world.running(permissions={"scopes": ["notes:read"]})
     assert world.compute.asked == [agent["instance"]["machine_name"]]
-    assert vm.held["policy"].content == {"kind": "policy", "scopes": ["notes:read"]}
+    assert AgentPermissions.model_validate(vm.held["policy"].content).scopes == {"notes:read"}
     assert await states(world, agent) == ["requested", "provisioning", "enrolling", "running"]
     instance = await world.instance(agent)
     assert instance.user_data_size is not None

@@ -89,6 +89,7 @@ class World:
             database=services.database,
             vault=services.vault,
             composer=composer,
+            providers=services.providers,
             computes=self.registry.computes(),
             deliverer=services.deliverer,
             timings=Timings(),
