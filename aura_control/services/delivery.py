@@ -80,6 +80,8 @@ async def desire_credential(tx: Transaction, *, connection: Connection, now: dat
     that all rows of one transaction carry the same one.
     """
     machines = await _machines(tx, connection.tenant_id, connection.user_id)
+    if not machines:
+        return
     surroundings = await Surroundings.read(tx, machines)
     await tx.deliveries.desire_on(
         [one for one in machines if surroundings.may_use(one, connection.provider)],

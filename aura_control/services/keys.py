@@ -64,8 +64,9 @@ class Vault:
             tenant_id=tenant_id, connection_id=connection_id, field=field, revision=revision
         )
         keys = await self._tenant(tx, tenant_id)
-        # The first value under a key records what the key commits to: see TenantKeys.check.
-        await tx.tenants.record_commitment(tenant_id, kid=keys.kid, commitment=keys.commitment)
+        if keys.kid not in (await tx.tenants.secrets(tenant_id)).commitments:
+            # The first value under a key records what the key commits to: see TenantKeys.check.
+            await tx.tenants.record_commitment(tenant_id, kid=keys.kid, commitment=keys.commitment)
         return keys.seal(text.encode(), identity)
 
     async def open_field(
@@ -142,14 +143,10 @@ class Vault:
         return {name: SecretStr(value) for name, value in json.loads(text).items()}
 
     async def _tenant(self, tx: Transaction, tenant_id: str) -> TenantKeys:
-        tenant = await tx.tenants.get(tenant_id)
-        if tenant.kdf_salt is None:
+        stored = await tx.tenants.secrets(tenant_id)
+        if stored.salt is None:
             raise EnvelopeError("The tenant's keys were destroyed.")
-        return self._keyring.tenant(
-            tenant_id,
-            tenant.kdf_salt,
-            commitments=await tx.tenants.commitments(tenant_id),
-        )
+        return self._keyring.tenant(tenant_id, stored.salt, commitments=stored.commitments)
 
 
 def carried(method: AuthMethod) -> frozenset[str]:
