@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
+import httpx
 import pytest
 
 from aura_control.clients.locks import FileLocks
@@ -106,6 +110,34 @@ async def test_two_refreshers_make_one_call(control: Control) -> None:
     one, two = await asyncio.gather(first, second)
     assert one.revision == two.revision
     assert control.provider.count("/token") == 2
+    assert (await control.connection()).state is ConnectionState.CONNECTED
+
+
+async def test_who_waited_for_a_refresh_that_failed_does_not_ask_again_at_once(
+    control: Control,
+) -> None:
+    await control.connect()
+    control.clock.forward(minutes=59)
+    locks, gate = WatchedLocks(control.services.settings.data_dir / "locks"), Gate()
+    other = second_refresher(control, locks)
+
+    async def failing(request: httpx.Request) -> httpx.Response:
+        await gate.fault(request)
+        return httpx.Response(503)
+
+    control.provider.faults.append(failing)
+    connection = await control.connection()
+    where = {"tenant_id": connection.tenant_id, "connection_id": connection.id}
+    first = asyncio.create_task(control.services.refresher.refresh(**where))
+    await gate.reached.wait()
+    second = asyncio.create_task(other.refresh(**where))
+    await locks.waiting.wait()
+    gate.opened.set()
+    failed = await asyncio.gather(first, second, return_exceptions=True)
+    assert [type(error) for error in failed] == [RefreshFailed, RefreshFailed]
+    assert control.provider.count("/token") == 2, "one call beside the one that connected"
+    control.clock.now = (await control.connection()).renew_at or control.clock.now
+    await other.refresh(**where)
     assert (await control.connection()).state is ConnectionState.CONNECTED
 
 
@@ -279,13 +311,28 @@ async def test_the_operators_mistake_pauses_the_provider(control: Control) -> No
     await refresh(control)
 
 
-def second_refresher(control: Control) -> Refresher:
+class WatchedLocks(FileLocks):
+    """Says when somebody is about to wait."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.waiting = asyncio.Event()
+
+    @asynccontextmanager
+    async def hold(self, name: str, *, wait: float | None = None) -> AsyncIterator[None]:
+        if wait:
+            self.waiting.set()
+        async with super().hold(name, wait=wait):
+            yield
+
+
+def second_refresher(control: Control, locks: FileLocks | None = None) -> Refresher:
     services = control.services
     return Refresher(
         database=services.database,
         vault=services.vault,
         providers=services.providers,
-        locks=FileLocks(services.settings.data_dir / "locks"),
+        locks=locks or FileLocks(services.settings.data_dir / "locks"),
         clock=services.clock,
         refreshed=lambda connection: None,
     )
