@@ -127,17 +127,20 @@ async def test_who_waited_for_a_refresh_that_failed_does_not_ask_again_at_once(
 
     control.provider.faults.append(failing)
     connection = await control.connection()
-    where = {"tenant_id": connection.tenant_id, "connection_id": connection.id}
-    first = asyncio.create_task(control.services.refresher.refresh(**where))
+
+    async def asked(refresher: Refresher) -> None:
+        await refresher.refresh(tenant_id=connection.tenant_id, connection_id=connection.id)
+
+    first = asyncio.create_task(asked(control.services.refresher))
     await gate.reached.wait()
-    second = asyncio.create_task(other.refresh(**where))
+    second = asyncio.create_task(asked(other))
     await locks.waiting.wait()
     gate.opened.set()
     failed = await asyncio.gather(first, second, return_exceptions=True)
     assert [type(error) for error in failed] == [RefreshFailed, RefreshFailed]
     assert control.provider.count("/token") == 2, "one call beside the one that connected"
     control.clock.now = (await control.connection()).renew_at or control.clock.now
-    await other.refresh(**where)
+    await asked(other)
     assert (await control.connection()).state is ConnectionState.CONNECTED
 
 
