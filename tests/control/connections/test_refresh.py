@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
-import httpx
 import pytest
 
-from aura_control.clients.locks import FileLocks
 from aura_control.db.models import ConnectionState
-from aura_control.services.refresh import Refresher, fresh_envelope
+from aura_control.services.refresh import fresh_envelope
 from aura_core.credentials import CredentialEnvelope
 from aura_core.errors import ReauthorizationRequired, RefreshFailed
 from tests.control.connections.conftest import Control, Running
@@ -86,62 +81,6 @@ async def test_many_at_once_make_one_call(control: Control) -> None:
     envelopes = await asyncio.gather(*(fresh(control) for _ in range(50)))
     assert control.provider.count("/token") == 2
     assert len({e.access_token.get_secret_value() for e in envelopes if e.access_token}) == 1
-
-
-async def test_two_refreshers_make_one_call(control: Control) -> None:
-    """The second one shares nothing with the first but the database and the lock files."""
-    control.provider.grace = False
-    await control.connect()
-    control.clock.forward(minutes=59)
-    other = second_refresher(control)
-    gate, rival = Gate(), Gate()
-    rival.opened.set()
-    control.provider.faults.extend([gate.fault, rival.fault])
-    connection = await control.connection()
-    tenant_id, connection_id = connection.tenant_id, connection.id
-    first = asyncio.create_task(
-        control.services.refresher.refresh(tenant_id=tenant_id, connection_id=connection_id)
-    )
-    await gate.reached.wait()
-    second = asyncio.create_task(other.refresh(tenant_id=tenant_id, connection_id=connection_id))
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(rival.reached.wait(), 0.3)
-    gate.opened.set()
-    one, two = await asyncio.gather(first, second)
-    assert one.revision == two.revision
-    assert control.provider.count("/token") == 2
-    assert (await control.connection()).state is ConnectionState.CONNECTED
-
-
-async def test_who_waited_for_a_refresh_that_failed_does_not_ask_again_at_once(
-    control: Control,
-) -> None:
-    await control.connect()
-    control.clock.forward(minutes=59)
-    locks, gate = WatchedLocks(control.services.settings.data_dir / "locks"), Gate()
-    other = second_refresher(control, locks)
-
-    async def failing(request: httpx.Request) -> httpx.Response:
-        await gate.fault(request)
-        return httpx.Response(503)
-
-    control.provider.faults.append(failing)
-    connection = await control.connection()
-
-    async def asked(refresher: Refresher) -> None:
-        await refresher.refresh(tenant_id=connection.tenant_id, connection_id=connection.id)
-
-    first = asyncio.create_task(asked(control.services.refresher))
-    await gate.reached.wait()
-    second = asyncio.create_task(asked(other))
-    await locks.waiting.wait()
-    gate.opened.set()
-    failed = await asyncio.gather(first, second, return_exceptions=True)
-    assert [type(error) for error in failed] == [RefreshFailed, RefreshFailed]
-    assert control.provider.count("/token") == 2, "one call beside the one that connected"
-    control.clock.now = (await control.connection()).renew_at or control.clock.now
-    await asked(other)
-    assert (await control.connection()).state is ConnectionState.CONNECTED
 
 
 async def test_a_cancelled_request_does_not_lose_the_answer(control: Control) -> None:
@@ -312,30 +251,3 @@ async def test_the_operators_mistake_pauses_the_provider(control: Control) -> No
     await refresh(control, "brittle")
     control.clock.forward(minutes=2)
     await refresh(control)
-
-
-class WatchedLocks(FileLocks):
-    """Says when somebody is about to wait."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
-        self.waiting = asyncio.Event()
-
-    @asynccontextmanager
-    async def hold(self, name: str, *, wait: float | None = None) -> AsyncIterator[None]:
-        if wait:
-            self.waiting.set()
-        async with super().hold(name, wait=wait):
-            yield
-
-
-def second_refresher(control: Control, locks: FileLocks | None = None) -> Refresher:
-    services = control.services
-    return Refresher(
-        database=services.database,
-        vault=services.vault,
-        providers=services.providers,
-        locks=locks or FileLocks(services.settings.data_dir / "locks"),
-        clock=services.clock,
-        refreshed=lambda connection: None,
-    )

@@ -22,7 +22,8 @@ from aura_control.services.refresh import fresh_envelope
 from aura_core.errors import ProviderError, ReauthorizationRequired, RefreshFailed
 from tests.control.connections.conftest import Control, Running
 from tests.control.connections.provider import Gate, answer_lost, answers
-from tests.control.connections.test_refresh import fresh, refresh, second_refresher
+from tests.control.connections.test_refresh import fresh, refresh
+from tests.control.connections.test_refreshers import second_refresher
 from tests.control.connections.test_sweep import sweeper_of
 
 
