@@ -28,7 +28,6 @@ __all__ = [
     "AuditKey",
     "Journal",
     "NewAuditKey",
-    "TenantSecrets",
 ]
 
 CHECKPOINT_EVERY = 100
@@ -81,15 +80,6 @@ _MOVE = (
 )
 
 
-class TenantSecrets(NamedTuple):
-    """What is stored of a tenant's keys: both None once they were destroyed."""
-
-    salt: bytes | None
-    audit_key: str | None
-    commitments: Mapping[str, bytes]
-    """What the tenant's key under each master key (by key id) commits to."""
-
-
 class _Head(NamedTuple):
     seq: int
     mac: str
@@ -111,7 +101,6 @@ class Journal:
         self._now = now
         self._audit_key = audit_key
         self._keys: dict[str, bytes] = {}
-        self._secrets: dict[str, TenantSecrets] = {}
         self._entries: list[_Entry] = []
         self._events: list[dict[str, Any]] = []
         self.watched: set[str] = set()
@@ -179,33 +168,20 @@ class Journal:
         """The key of the tenant's chain. Raises NotFound, and EnvelopeError for a shredded tenant
         or a key that does not open."""
         if tenant_id not in self._keys:
-            salt, sealed, commitments = await self.secrets(tenant_id)
-            if salt is None or sealed is None:
-                raise EnvelopeError("The tenant's keys were destroyed: its audit log is closed.")
-            self._keys[tenant_id] = self._audit_key.open(
-                tenant_id, salt, sealed=sealed, commitments=commitments
-            )
-        return self._keys[tenant_id]
-
-    async def secrets(self, tenant_id: str) -> TenantSecrets:
-        """What is stored of the tenant's keys, read once: everything that is sealed or opened in a
-        transaction needs it. Raises NotFound."""
-        found = self._secrets.get(tenant_id)
-        if found is None:
             connection = await self._session.connection()
             rows = (await connection.execute(_KEY, {"tenant": tenant_id})).all()
             if not rows:
                 raise NotFound("There is no such tenant.")
-            found = self._secrets[tenant_id] = TenantSecrets(
-                salt=rows[0].kdf_salt,
-                audit_key=rows[0].audit_key,
+            salt, sealed = rows[0].kdf_salt, rows[0].audit_key
+            if salt is None or sealed is None:
+                raise EnvelopeError("The tenant's keys were destroyed: its audit log is closed.")
+            self._keys[tenant_id] = self._audit_key.open(
+                tenant_id,
+                salt,
+                sealed=sealed,
                 commitments={row.kid: row.commitment for row in rows if row.kid is not None},
             )
-        return found
-
-    def secrets_changed(self, tenant_id: str) -> None:
-        """This transaction changed what :meth:`secrets` reads."""
-        self._secrets.pop(tenant_id, None)
+        return self._keys[tenant_id]
 
     async def flush(self) -> None:
         """Writes what was collected, tenant by tenant in one order for everybody."""

@@ -63,11 +63,14 @@ class Vault:
         identity = Identity(
             tenant_id=tenant_id, connection_id=connection_id, field=field, revision=revision
         )
+        return (await self.sealing(tx, tenant_id)).seal(text.encode(), identity)
+
+    async def sealing(self, tx: Transaction, tenant_id: str, *, count: int = 1) -> TenantKeys:
+        """The tenant's keys, for ``count`` seals in this transaction."""
         keys = await self._tenant(tx, tenant_id)
-        if keys.kid not in (await tx.tenants.secrets(tenant_id)).commitments:
-            # The first value under a key records what the key commits to: see TenantKeys.check.
-            await tx.tenants.record_commitment(tenant_id, kid=keys.kid, commitment=keys.commitment)
-        return keys.seal(text.encode(), identity)
+        # The first value under a key records what the key commits to: see TenantKeys.check.
+        await tx.tenants.record_commitment(tenant_id, kid=keys.kid, commitment=keys.commitment)
+        return keys
 
     async def open_field(
         self,
@@ -97,9 +100,16 @@ class Vault:
         for name, secret in secrets.items():
             part: Part = "access_token" if name in names else "refresh_token"
             parts[part][name] = secret.get_secret_value()
+        keys = await self.sealing(tx, tenant_id, count=len(parts))
         sealed = {
-            part: await self.seal_field(
-                tx, tenant_id, slot.connection_id, part, slot.revision, json.dumps(values)
+            part: keys.seal(
+                json.dumps(values).encode(),
+                Identity(
+                    tenant_id=tenant_id,
+                    connection_id=slot.connection_id,
+                    field=part,
+                    revision=slot.revision,
+                ),
             )
             for part, values in parts.items()
             if values
@@ -143,10 +153,14 @@ class Vault:
         return {name: SecretStr(value) for name, value in json.loads(text).items()}
 
     async def _tenant(self, tx: Transaction, tenant_id: str) -> TenantKeys:
-        stored = await tx.tenants.secrets(tenant_id)
-        if stored.salt is None:
+        tenant = await tx.tenants.get(tenant_id)
+        if tenant.kdf_salt is None:
             raise EnvelopeError("The tenant's keys were destroyed.")
-        return self._keyring.tenant(tenant_id, stored.salt, commitments=stored.commitments)
+        return self._keyring.tenant(
+            tenant_id,
+            tenant.kdf_salt,
+            commitments=await tx.tenants.commitments(tenant_id),
+        )
 
 
 def carried(method: AuthMethod) -> frozenset[str]:

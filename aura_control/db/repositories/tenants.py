@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import delete, insert, or_, select, update
 
 from aura_control.db.chain import Anchor
-from aura_control.db.journal import TenantSecrets
 from aura_control.db.models import (
     ApiToken,
     AuditAnchor,
@@ -65,13 +64,13 @@ class Tenants(Repository):
         """All tenants, for the operator."""
         return await self._all(select(Tenant).order_by(Tenant.created_at, Tenant.id))
 
-    async def secrets(self, tenant_id: str) -> TenantSecrets:
-        """What is stored of the tenant's keys. Raises NotFound."""
-        return await self._journal.secrets(tenant_id)
+    async def commitments(self, tenant_id: str) -> Mapping[str, bytes]:
+        """What the tenant's key under each master key (by key id) commits to."""
+        rows = await self._all(select(TenantKey).where(TenantKey.tenant_id == tenant_id))
+        return {row.kid: row.commitment for row in rows}
 
     async def record_commitment(self, tenant_id: str, *, kid: str, commitment: bytes) -> None:
         """Remembers a commitment; the first one for a key stays, whatever comes later."""
-        self._journal.secrets_changed(tenant_id)
         await self._session.execute(
             self._insert(TenantKey)
             .values(tenant_id=tenant_id, kid=kid, commitment=commitment)
@@ -131,7 +130,6 @@ class Tenants(Repository):
         )
         mine = Tenant.id == tenant_id
         await self._changed(update(Tenant).where(mine).values(kdf_salt=None, receipt=told))
-        self._journal.secrets_changed(tenant_id)
         await self._changed(
             update(User).where(User.tenant_id == tenant_id).values(email="deleted:" + User.id)
         )
