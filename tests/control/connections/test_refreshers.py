@@ -12,7 +12,9 @@ import pytest
 
 from aura_control.clients.locks import FileLocks
 from aura_control.db.models import ConnectionState
+from aura_control.services.backoff import Backoffs
 from aura_control.services.refresh import Refresher
+from aura_control.services.renewal import Renewal
 from aura_core.errors import RefreshFailed
 from tests.control.connections.conftest import Control
 from tests.control.connections.provider import Gate
@@ -115,3 +117,22 @@ async def test_who_waited_for_a_refresh_that_failed_does_not_ask_again_at_once(
     control.clock.now = (await control.connection()).renew_at or control.clock.now
     await asked(other)
     assert (await control.connection()).state is ConnectionState.CONNECTED
+
+
+async def test_what_was_stored_since_it_was_read_is_not_asked_for_again(control: Control) -> None:
+    """The user connects again between the refresher's look and its intent."""
+    await control.connect()
+    stale = await control.connection()
+    await control.connect()
+    calls, services = control.provider.count("/token"), control.services
+    renewal = Renewal(
+        database=services.database,
+        vault=services.vault,
+        providers=services.providers,
+        clock=services.clock,
+        pause=asyncio.sleep,
+        backoffs=Backoffs(services.clock),
+    )
+    assert (await renewal.run(stale)).revision > stale.revision
+    assert control.provider.count("/token") == calls
+    assert (await control.connection()).refresh_generation is None
