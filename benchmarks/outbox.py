@@ -234,7 +234,7 @@ class Outbox:
             method=self._method,
             secrets=_tokens(),
         )
-        await tx.integrations.apply_refresh(
+        after = await tx.integrations.apply_refresh(
             tenant_id=before.tenant_id,
             connection_id=before.id,
             expected_revision=before.revision,
@@ -242,7 +242,8 @@ class Outbox:
             tokens=tokens,
             token_expiry=tx.now + timedelta(hours=1),
         )
-        after = await tx.integrations.by_id(**self._who, connection_id=before.id)
+        if after is None:
+            raise RuntimeError("somebody else renewed it")
         await delivery.desire_credential(tx, connection=after, providers=self._providers)
 
     async def _lacking(self) -> int:

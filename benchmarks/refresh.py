@@ -1,143 +1,123 @@
 """One token renewed: lock, durable intent, the call, the new tokens sealed and committed.
 
-The refresher is the control plane's own, on its default database: SQLite, where a commit that
-returned is on the disk. Two limits: the bare token call, which is what any refresh takes; and that
-with a small commit before and one after it, which is what any refresh takes that cannot lose
-tokens by a crash. Both sides call the same provider, in a process of its own, over kept
-connections. With sixteen at once, the commits of both wait for each other: SQLite has one writer.
+Two limits: the bare token call, which is what any refresh takes; and that with a small commit
+before and one after it, which is what any refresh takes that cannot lose tokens by a crash. Both
+sides call the same provider, in a process of its own, over kept connections, and a commit that
+returned is on the disk. With many at once, SQLite's commits wait for each other: it has one writer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 
 import httpx
-from pydantic import SecretStr
+from psycopg import AsyncConnection
 
-from aura_control.bootstrap import add_user, ensure_keys, load_vault
-from aura_control.clients.locks import FileLocks
-from aura_control.clients.registered import RegisteredClients
-from aura_control.db.columns import utc_now
-from aura_control.db.connection import Connection, Grant
-from aura_control.db.engine import Database
-from aura_control.db.schema import migrate
-from aura_control.services.keys import Vault
-from aura_control.services.providers import Providers
-from aura_control.services.refresh import Refresher
-from aura_control.settings import Settings, load_settings
 from aura_core.api import http_client
-from aura_core.registry import Registry
 from benchmarks.measuring import Effort, Figure, by_turns_async, figure
 from benchmarks.processes import bare_process
+from benchmarks.refreshing import Refreshing, refreshing
+from tests.postgres import running_postgres
 
 __all__ = ["measure"]
 
 _AT_ONCE = 16
+_SUSTAINED_AT_ONCE = 32
+"""As many as a sweep asks one provider for at the same time."""
+_SUSTAINED = 128
+_SESSIONS = 15
+"""What a pool of the control plane holds at the most."""
 _FORM = {"grant_type": "refresh_token", "refresh_token": "r" * 64, "client_id": "aura"}
-_MANIFEST = """
-id = "acme"
-name = "Acme"
-category = "testing"
-hosts = ["127.0.0.1"]
-[api]
-base_url = "{origin}"
-[[auth]]
-strategy = "oauth2"
-scopes = []
-client = {{ id_env = "ACME_CLIENT_ID" }}
-[auth.authorization]
-url = "{origin}/authorize"
-[auth.token]
-url = "{origin}/token"
-auth = "none"
-"""
+_COMMITS = "that, a commit before and one after"
 
 Work = Callable[[int], Awaitable[None]]
 """One refresh, of the connection with that number."""
-
-
-@dataclass
-class _Clock:
-    """Jumps from one end of the tokens to the next, so that each of them is due again."""
-
-    now: datetime = field(default_factory=utc_now)
-
-    def __call__(self) -> datetime:
-        return self.now
+Side = Callable[[], Awaitable[float]]
 
 
 def measure(effort: Effort) -> Sequence[Figure]:
-    """Milliseconds for one refresh, alone and as one of sixteen at once."""
+    """Milliseconds for one refresh: alone, as one of sixteen, and of very many, one after the other
+    by 32 at once, which is what one process sustains."""
     return asyncio.run(_measure(effort))
 
 
 async def _measure(effort: Effort) -> Sequence[Figure]:
-    with tempfile.TemporaryDirectory(prefix="aura-") as name:
-        directory = Path(name)
-        async with bare_process(directory) as bare, http_client() as http:
+    found: list[Figure] = []
+    count = _SUSTAINED if effort.calls > _AT_ONCE else _AT_ONCE
+    with tempfile.TemporaryDirectory(prefix="aura-") as name, running_postgres(durable=True) as pg:
+        async with bare_process(Path(name)) as bare, http_client() as http:
             origin = f"http://{bare.status}"
-            async with _refresher(directory, origin, http) as (refreshes, clock):
-                with closing(_database(directory / "bare.db")) as commits:
-                    call, stored = _call(http, origin), _stored(http, origin, commits)
-                    alone = await by_turns_async(
-                        effort.rounds,
-                        _one_by_one(effort.calls, refreshes, clock),
-                        _one_by_one(effort.calls, call),
-                        _one_by_one(effort.calls, stored),
+            for database, url in (("SQLite", None), ("PostgreSQL", pg.create())):
+                home = Path(name) / database
+                home.mkdir()
+                async with AsyncExitStack() as stack:
+                    world = await stack.enter_async_context(
+                        refreshing(home, origin, http, url=url, count=count)
                     )
-                    together = await by_turns_async(
-                        effort.rounds,
-                        _at_once(effort.calls, refreshes, clock),
-                        _at_once(effort.calls, stored),
-                    )
-    with_commits = "that, a commit before and one after"
+                    commits = _sqlite(home / "bare.db") if url is None else _postgresql(pg.create())
+                    stored = _stored(http, origin, await stack.enter_async_context(commits))
+                    found += await _of(effort, database, world, _call(http, origin), stored)
+    return found
+
+
+async def _of(
+    effort: Effort, database: str, world: Refreshing, call: Work, stored: Work
+) -> Sequence[Figure]:
+    rounds, calls, many = effort.rounds, effort.calls, len(world.connections)
+    alone = await by_turns_async(
+        rounds,
+        _side(world.refresh, calls, 1, world),
+        _side(call, calls, 1),
+        _side(stored, calls, 1),
+    )
+    together = await by_turns_async(
+        rounds, _side(world.refresh, calls, _AT_ONCE, world), _side(stored, calls, _AT_ONCE)
+    )
+    sustained = await by_turns_async(
+        rounds,
+        _side(world.refresh, many, _SUSTAINED_AT_ONCE, world),
+        _side(stored, many, _SUSTAINED_AT_ONCE),
+    )
+    named = f"{database}, {{}}".format
     return [
-        figure("one", limit="httpx, POST /token", unit="ms", aura=alone[0], bare=alone[1]),
-        figure("one, durable", limit=with_commits, unit="ms", aura=alone[0], bare=alone[2]),
+        figure(named("one"), limit="httpx, POST /token", unit="ms", aura=alone[0], bare=alone[1]),
+        figure(named("one, durable"), limit=_COMMITS, unit="ms", aura=alone[0], bare=alone[2]),
         figure(
-            f"{_AT_ONCE} at once", limit=with_commits, unit="ms", aura=together[0], bare=together[1]
+            named(f"{_AT_ONCE} at once"),
+            limit=_COMMITS,
+            unit="ms",
+            aura=together[0],
+            bare=together[1],
         ),
+        figure(named("sustained"), limit=_COMMITS, unit="ms", aura=sustained[0], bare=sustained[1]),
     ]
 
 
-def _one_by_one(
-    calls: int, work: Work, clock: _Clock | None = None
-) -> Callable[[], Awaitable[float]]:
+def _side(work: Work, calls: int, at_once: int, world: Refreshing | None = None) -> Side:
+    """Milliseconds for each of ``calls`` refreshes, ``at_once`` under way at any time; no
+    connection is renewed twice without the clock's going on."""
+    lap = calls if world is None else len(world.connections)
+
+    async def one_after_the_other(numbers: list[int]) -> None:
+        while numbers:
+            await work(numbers.pop())
+
     async def sample() -> float:
         began = time.perf_counter_ns()
-        for _ in range(calls):
-            _forward(clock)
-            await work(0)
+        for first in range(0, calls, lap):
+            if world is not None:
+                world.forward()
+            numbers = list(range(min(lap, calls - first)))
+            await asyncio.gather(*(one_after_the_other(numbers) for _ in range(at_once)))
         return (time.perf_counter_ns() - began) / calls / 1e6
 
     return sample
-
-
-def _at_once(calls: int, work: Work, clock: _Clock | None = None) -> Callable[[], Awaitable[float]]:
-    rounds = -(-calls // _AT_ONCE)
-
-    async def sample() -> float:
-        began = time.perf_counter_ns()
-        for _ in range(rounds):
-            _forward(clock)
-            await asyncio.gather(*(work(number) for number in range(_AT_ONCE)))
-        return (time.perf_counter_ns() - began) / rounds / _AT_ONCE / 1e6
-
-    return sample
-
-
-def _forward(clock: _Clock | None) -> None:
-    if clock is not None:
-        clock.now += timedelta(minutes=59)
 
 
 def _call(http: httpx.AsyncClient, origin: str) -> Work:
@@ -148,106 +128,60 @@ def _call(http: httpx.AsyncClient, origin: str) -> Work:
     return call
 
 
-def _database(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    for statement in (
-        "PRAGMA journal_mode=WAL",
-        "PRAGMA synchronous=FULL",
-        "CREATE TABLE tokens (id INTEGER PRIMARY KEY, value TEXT)",
-    ):
-        connection.execute(statement)
-    return connection
+Commit = Callable[[int, str], Awaitable[None]]
+"""Stores a value under a number, and returns when it is on the disk."""
 
 
-def _stored(http: httpx.AsyncClient, origin: str, database: sqlite3.Connection) -> Work:
-    turn = asyncio.Lock()
-
-    def write(number: int, value: str) -> None:
-        database.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?)", (number, value))
-
+def _stored(http: httpx.AsyncClient, origin: str, commit: Commit) -> Work:
     async def refresh(number: int) -> None:
-        async with turn:
-            await asyncio.to_thread(write, number, "begun")
+        await commit(number, "begun")
         answer = await http.post(f"{origin}/token", data=_FORM)
-        async with turn:
-            await asyncio.to_thread(write, number, answer.text)
+        await commit(number, answer.text)
 
     return refresh
 
 
 @asynccontextmanager
-async def _refresher(
-    directory: Path, origin: str, http: httpx.AsyncClient
-) -> AsyncIterator[tuple[Work, _Clock]]:
-    settings = load_settings(data_dir=directory / "data", database_url=None)
-    await ensure_keys(settings)
-    await migrate(settings.database)
-    manifests = directory / "manifests"
-    manifests.mkdir()
-    (manifests / "acme.toml").write_text(_MANIFEST.format(origin=origin))
-    registry = Registry.discover(
-        manifest_dirs=[manifests], allow_loopback_http=True, entry_points=()
-    )
-    clock, vault = _Clock(), load_vault(settings)
-    database = Database.open(settings.database, audit_key=vault.audit_key, clock=clock)
-    try:
-        connections = [
-            await _connected(database, vault, registry, number) for number in range(_AT_ONCE)
-        ]
-        refresher = _composed(settings, database, vault, registry, http, clock)
+async def _sqlite(path: Path) -> AsyncIterator[Commit]:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    turn = asyncio.Lock()
 
-        async def refresh(number: int) -> None:
-            connection = connections[number]
-            renewed = await refresher.refresh(
-                tenant_id=connection.tenant_id, connection_id=connection.id
+    def write(number: int, value: str) -> None:
+        connection.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?)", (number, value))
+
+    async def commit(number: int, value: str) -> None:
+        async with turn:
+            await asyncio.to_thread(write, number, value)
+
+    with closing(connection):
+        for statement in (
+            "PRAGMA journal_mode=WAL",
+            "PRAGMA synchronous=FULL",
+            "CREATE TABLE tokens (id INTEGER PRIMARY KEY, value TEXT)",
+        ):
+            connection.execute(statement)
+        yield commit
+
+
+@asynccontextmanager
+async def _postgresql(url: str) -> AsyncIterator[Commit]:
+    free: asyncio.LifoQueue[AsyncConnection] = asyncio.LifoQueue()
+
+    async def commit(number: int, value: str) -> None:
+        connection = await free.get()
+        try:
+            await connection.execute(
+                "INSERT INTO tokens VALUES (%s, %s)"
+                " ON CONFLICT (id) DO UPDATE SET value = excluded.value",
+                (number, value),
             )
-            if renewed.revision == connections[number].revision:
-                raise RuntimeError("nothing was renewed")
-            connections[number] = renewed
+        finally:
+            free.put_nowait(connection)
 
-        yield refresh, clock
-    finally:
-        await database.close()
-
-
-def _composed(
-    settings: Settings,
-    database: Database,
-    vault: Vault,
-    registry: Registry,
-    http: httpx.AsyncClient,
-    clock: _Clock,
-) -> Refresher:
-    clients = RegisteredClients({**os.environ, "ACME_CLIENT_ID": "aura"})
-    return Refresher(
-        database=database,
-        vault=vault,
-        providers=Providers(registry=registry, http=http, clients=clients, clock=clock),
-        locks=FileLocks(settings.data_dir / "locks"),
-        clock=clock,
-        refreshed=lambda _: None,
-    )
-
-
-async def _connected(
-    database: Database, vault: Vault, registry: Registry, number: int
-) -> Connection:
-    """A connection of a tenant of its own."""
-    owner = await add_user(database, tenant_name="Ada", email=f"ada{number}@example.org")
-    where = {"tenant_id": owner.tenant_id, "user_id": owner.user_id, "provider": "acme"}
-    secrets = {name: SecretStr("r" * 64) for name in ("access_token", "refresh_token")}
-    async with database.transaction() as tx:
-        slot = await tx.integrations.reserve(**where)
-        tokens = await vault.seal_tokens(
-            tx,
-            tenant_id=owner.tenant_id,
-            slot=slot,
-            method=registry.get("acme").auth[0],
-            secrets=secrets,
-        )
-        grant = Grant(
-            tokens=tokens, token_expiry=tx.now, renew_at=tx.now, scopes=(), auth_method="oauth2"
-        )
-        return await tx.integrations.upsert_connected(
-            **where, slot=slot, grant=grant, actor="system"
-        )
+    async with AsyncExitStack() as stack:
+        for _ in range(_SESSIONS):
+            connection = await AsyncConnection.connect(url, autocommit=True)
+            stack.push_async_callback(connection.close)
+            free.put_nowait(connection)
+        await connection.execute("CREATE TABLE tokens (id INTEGER PRIMARY KEY, value TEXT)")
+        yield commit

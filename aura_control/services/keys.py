@@ -182,9 +182,16 @@ class Vault:
         for name, secret in secrets.items():
             part: Part = "access_token" if name in names else "refresh_token"
             parts[part][name] = secret.get_secret_value()
+        keys = await self.sealing(tx, tenant_id, count=len(parts))
         sealed = {
-            part: await self.seal_field(
-                tx, tenant_id, slot.connection_id, part, slot.revision, json.dumps(values)
+            part: keys.seal(
+                json.dumps(values).encode(),
+                Identity(
+                    tenant_id=tenant_id,
+                    connection_id=slot.connection_id,
+                    field=part,
+                    revision=slot.revision,
+                ),
             )
             for part, values in parts.items()
             if values

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -153,8 +154,8 @@ class Refresher:
             _log.error("refresh_broke", connection_id=connection_id, exc_info=error)
 
     async def _renew(self, tenant_id: str, connection_id: str, early: bool) -> Connection:
-        wait = 0.0 if early else _WAIT_SECONDS
-        async with self._locks.hold(f"connection-{connection_id}", wait=wait):
+        async with AsyncExitStack() as stack:
+            waited = await self._locked(stack, f"connection-{connection_id}", early)
             self._holding.add(connection_id)
             try:
                 async with self._database.reading() as tx:
@@ -163,12 +164,27 @@ class Refresher:
                     )
                 if not needs_refresh(connection, self._providers, self._clock(), early=early):
                     return connection
+                if waited and self.waits(connection):
+                    # Whoever had the lock asked and failed: each process in turn would ask again
+                    # at once, and a provider counts a token that is presented twice.
+                    raise _put_off(connection)
                 renewed = await self._renewed(connection)
             finally:
                 self._holding.discard(connection_id)
         if renewed.revision != connection.revision:
             self._refreshed(renewed)
         return renewed
+
+    async def _locked(self, stack: AsyncExitStack, name: str, early: bool) -> bool:
+        """Holds the lock on the stack; whether it had to wait for another process."""
+        try:
+            await stack.enter_async_context(self._locks.hold(name, wait=0.0))
+        except LockTaken:
+            if early:
+                raise
+            await stack.enter_async_context(self._locks.hold(name, wait=_WAIT_SECONDS))
+            return True
+        return False
 
     async def _renewed(self, connection: Connection) -> Connection:
         try:
@@ -182,6 +198,13 @@ class Refresher:
 
 def _shutting_down() -> RefreshFailed:
     return RefreshFailed("Aura is shutting down.", hint="Try again in a moment.")
+
+
+def _put_off(connection: Connection) -> RefreshFailed:
+    return RefreshFailed(
+        f"{connection.provider} did not renew the token a moment ago.",
+        hint="Aura tries again by itself.",
+    )
 
 
 def needs_refresh(
@@ -223,10 +246,7 @@ async def fresh_envelope(
         alive = connection.token_expiry is None or connection.token_expiry > now
         try:
             if services.refresher.waits(connection):
-                raise RefreshFailed(
-                    f"{connection.provider} did not renew the token a moment ago.",
-                    hint="Aura tries again by itself.",
-                )
+                raise _put_off(connection)
             async with asyncio.timeout(_PATIENCE if alive else None):
                 connection = await services.refresher.refresh(
                     tenant_id=tenant_id, connection_id=connection.id

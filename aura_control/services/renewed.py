@@ -100,16 +100,20 @@ class RenewedTokens:
                 renew_at=due_at(slot, renewed.token_expiry, method),
                 scopes=renewed.scopes,
             )
+            if stored is not None:
+                if deliver:
+                    await delivery.desire_credential(
+                        tx, connection=stored, providers=self._providers
+                    )
+                return stored
             newest = await tx.integrations.by_id(
                 tenant_id=connection.tenant_id, connection_id=connection.id
             )
-            if stored and deliver:
-                await delivery.desire_credential(tx, connection=newest, providers=self._providers)
-            if not stored and _ended(connection, newest):
+            if _ended(connection, newest):
                 await keep_late_tokens(
                     tx, self._vault, connection, newest=newest, secrets=_issued(renewed)
                 )
-        return newest
+            return newest
 
 
 def _ended(connection: Connection, newest: Connection) -> bool:

@@ -1,7 +1,8 @@
 """A provider whose refresh tokens work once: a real HTTP server, in the test's own process.
 
 The second use of a token ends the whole family of tokens (RFC 9700 §4.14.2), unless the provider
-bears it. It can hold a request before it acts on it, or its answer after it has acted.
+bears it. It can hold a request before it acts on it, or its answer after it has acted; and it can
+act, and then end the connection or answer garbage.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from aiohttp import web
 __all__ = ["Family", "FamilyProvider", "family_provider"]
 
 Hold = Literal["before", "after"]
+Breaks = Literal["connection", "answer"]
+"""Instead of the answer, the connection ends; or what is answered is no document."""
 
 
 @dataclass
@@ -27,6 +30,8 @@ class Family:
     name: str
     bears_reuse: bool
     hold: Hold | None = None
+    breaks: Breaks | None = None
+    """What breaks once, after the provider has acted."""
     calls: list[int] = field(default_factory=list)
     """The process of each refresh that came in."""
     reached: asyncio.Event = field(default_factory=asyncio.Event)
@@ -82,6 +87,12 @@ class FamilyProvider:
         if family.hold == "after":
             await self._held(family)
         await asyncio.sleep(self.delay)
+        broken, family.breaks = family.breaks, None
+        if broken == "connection":
+            assert request.transport is not None
+            request.transport.abort()
+        if broken == "answer":
+            return web.Response(body=b"\x00\xff{<html>", content_type="text/html")
         if told is None:
             return web.json_response({"error": "invalid_grant"}, status=400)
         return web.json_response(told)

@@ -23,7 +23,7 @@ from aura_control.settings import Settings, load_settings
 from aura_core.manifest import load_manifest
 from tests.storms.family_provider import Family, FamilyProvider
 
-__all__ = ["Process", "World", "world"]
+__all__ = ["Process", "World", "started", "world"]
 
 _TREE = Path(__file__).resolve().parents[2]
 
@@ -64,17 +64,33 @@ class Process:
         assert line, "the process ended"
         return dict(json.loads(line))
 
+    def tell(self, line: str) -> None:
+        """Writes it a line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n".encode())
+
     async def wants(self, callers: int) -> dict[str, int]:
         """What so many callers at once were answered: tokens (hashed) and errors."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{callers}\n".encode())
+        self.tell(str(callers))
         return dict((await self.said())["answers"])
+
+    def sweep(self) -> None:
+        """It looks for what is due, now instead of within ten seconds."""
+        self.tell("sweep")
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
     async def ended(self) -> None:
         await self._process.wait()
+
+    async def end(self) -> None:
+        """Kills it, if it has not ended."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
 
 @dataclass(kw_only=True)
@@ -156,10 +172,14 @@ class World:
 
     @asynccontextmanager
     async def process(
-        self, *, sweeps: bool = False, stops: Mapping[str, str] | None = None
+        self,
+        *,
+        sweeps: bool = False,
+        stops: Mapping[str, str] | None = None,
+        standby: Process | None = None,
     ) -> AsyncIterator[Process]:
-        """A process on this database; ``stops``: the step at which a family's renewal stands
-        still. It is killed at the end if it has not ended by then."""
+        """A process on this database, started now or ``standby``; ``stops``: the step at which a
+        family's renewal stands still. It is killed at the end if it has not ended by then."""
         config = {
             "data_dir": str(self.settings.data_dir),
             "database": self.settings.database,
@@ -168,26 +188,28 @@ class World:
             "sweeps": sweeps,
             "stops": {self.ids[name]: step for name, step in (stops or {}).items()},
         }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.storms.refreshing_process",
-            json.dumps(config),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            cwd=_TREE,
-            env={**os.environ, "PYTHONPATH": str(_TREE)},
-        )
+        running = standby or await started()
         try:
-            running = Process(pid=process.pid, _process=process)
-            assert await running.said() == {"ready": process.pid}
+            running.tell(json.dumps(config))
+            assert await running.said() == {"ready": running.pid}
             yield running
         finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-            assert process.stdin is not None
-            process.stdin.close()
+            await running.end()
+
+
+async def started() -> Process:
+    """A process that has imported everything, which takes a second, and waits to be told what to
+    do. Its owner ends it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.storms.refreshing_process",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=_TREE,
+        env={**os.environ, "PYTHONPATH": str(_TREE)},
+    )
+    return Process(pid=process.pid, _process=process)
 
 
 async def world(home: Path, database: str | None, provider: FamilyProvider) -> World:

@@ -1,13 +1,13 @@
 """One process that refreshes: the control plane's own parts, put together as its app does.
 
-    python -m tests.storms.refreshing_process CONFIG
+    python -m tests.storms.refreshing_process
 
-CONFIG is a JSON document: ``data_dir``, ``database``, ``manifests``, ``clients`` (what the operator
-set for providers), ``sweeps``, and ``stops``: the step at which the renewal of a connection (by id)
-stands still until the process is killed. What stands still is put around the ports from outside:
-the locks, the wire, the database's commit. Each line on standard input is a number: so many callers
-want the tokens of all connections at the same time. Each line on standard output is a JSON
-document.
+The first line on standard input is a JSON document: ``data_dir``, ``database``, ``manifests``,
+``clients`` (what the operator set for providers), ``sweeps``, and ``stops``: the step at which the
+renewal of a connection (by id) stands still until the process is killed. What stands still is put
+around the ports from outside: the locks, the wire, the database's commit. Each further line is a
+number, so many callers who want the tokens of all connections at the same time, or ``sweep``: look
+at once for what is due. Each line on standard output is a JSON document.
 """
 
 from __future__ import annotations
@@ -120,7 +120,14 @@ def committed(_: Connection) -> None:
         signal.pause()
 
 
-async def main(config: Mapping[str, Any]) -> None:
+async def main() -> None:
+    lines = await _standard_input()
+    given = await lines.readline()
+    if given:  # one that is never needed is told nothing
+        await _run(json.loads(given), lines)
+
+
+async def _run(config: Mapping[str, Any], lines: asyncio.StreamReader) -> None:
     settings = load_settings(data_dir=Path(config["data_dir"]), database_url=config["database"])
     vault = load_vault(settings)
     database = StoppingDatabase(
@@ -153,9 +160,11 @@ async def main(config: Mapping[str, Any]) -> None:
         sweeper = Sweeper(database=database, refresher=refresher, clock=utc_now)
         sweeping = asyncio.create_task(sweeper.run()) if config["sweeps"] else None
         say(ready=os.getpid())
-        lines = await _standard_input()
-        while line := await lines.readline():
-            say(**await _wanted(cast("Services", services), int(line)))
+        while line := (await lines.readline()).strip():
+            if line == b"sweep":
+                sweeper.wake()
+            else:
+                say(**await _wanted(cast("Services", services), int(line)))
         sweeper.close()
         if sweeping is not None:
             await sweeping
@@ -210,4 +219,4 @@ async def _one(services: Services, connection: Connection) -> str:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(json.loads(sys.argv[1])))
+    asyncio.run(main())

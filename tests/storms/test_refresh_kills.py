@@ -11,15 +11,15 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
 from aura_control.db.connection import Connection
 from aura_control.db.models import ConnectionState
 from tests.storms.family_provider import Family, FamilyProvider
-from tests.storms.refreshing import Process, World
+from tests.storms.refreshing import Process, World, started
 from tests.storms.refreshing_process import STEPS
 
 _AT_THE_PROVIDER = {"asked": "before", "acted": "after"}
@@ -37,10 +37,13 @@ def family_for(provider: FamilyProvider, name: str, step: str, *, bears: bool) -
 
 
 @asynccontextmanager
-async def victim(stormy: World, steps: Mapping[str, str]) -> AsyncIterator[Process]:
+async def victim(
+    stormy: World, steps: Mapping[str, str], standby: Process | None = None
+) -> AsyncIterator[Process]:
     """A process that sweeps, and has come to the step of each family."""
     own = {name: step for name, step in steps.items() if step not in _AT_THE_PROVIDER}
-    async with stormy.process(sweeps=True, stops=own) as process, asyncio.timeout(60):
+    running = stormy.process(sweeps=True, stops=own, standby=standby)
+    async with running as process, asyncio.timeout(60):
         said = [(await process.said())["at"] for _ in own]
         assert sorted(said) == sorted(own.values())
         for name in steps.keys() - own.keys():
@@ -131,24 +134,43 @@ async def test_a_living_process_takes_up_what_a_killed_one_left(
 @pytest.mark.storm
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_two_hundred_kills(stormy: World, provider: FamilyProvider, seed: int) -> None:
-    """Fifty for each seed on each database, at steps drawn from it, next to a process that lives
-    on and sweeps."""
+    """Fifty for each seed on each database, at steps drawn from it, next to three processes that
+    live on, sweep, and all find what the fourth left at the same time."""
     drawn, kills = random.Random(seed), []
     for number in range(50):
         step, bears = drawn.choice(STEPS), drawn.random() < 0.5
         kills.append((family_for(provider, f"kill{number}", step, bears=bears), step))
         stormy.describe(kills[-1][0])
-    async with stormy.process(sweeps=True) as survivor:
+    async with AsyncExitStack() as stack:
+        survivors = [await stack.enter_async_context(stormy.process(sweeps=True)) for _ in range(3)]
+        standby = await _standby(stack)
         for family, step in kills:
-            name = family.name
-            survivor.signal(signal.SIGSTOP)
-            await stormy.connect(family)
-            async with victim(stormy, {name: step}) as process:
-                process.signal(signal.SIGKILL)
-                await process.ended()
-            family.hold = None
-            family.opened.set()
+            await _dies(survivors, stormy, family, step, standby)
+            standby = await _standby(stack)
             since = time.monotonic()
-            survivor.signal(signal.SIGCONT)
+            for one in survivors:
+                one.sweep()
+                one.signal(signal.SIGCONT)
             found = await settled(stormy, since)
-            judged(family, step, *found[name])
+            judged(family, step, *found[family.name])
+
+
+async def _standby(stack: AsyncExitStack) -> Process:
+    """The next victim, which starts while the survivors are at work."""
+    process = await started()
+    stack.push_async_callback(process.end)
+    return process
+
+
+async def _dies(
+    survivors: Sequence[Process], stormy: World, family: Family, step: str, standby: Process
+) -> None:
+    """A process dies at the step, and the others have not seen any of it."""
+    for one in survivors:
+        one.signal(signal.SIGSTOP)
+    await stormy.connect(family)
+    async with victim(stormy, {family.name: step}, standby) as process:
+        process.signal(signal.SIGKILL)
+        await process.ended()
+    family.hold = None
+    family.opened.set()

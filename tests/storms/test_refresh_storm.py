@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from aura_control.db.models import ConnectionState
-from tests.storms.family_provider import Family, FamilyProvider
+from tests.storms.family_provider import Breaks, Family, FamilyProvider
 from tests.storms.refreshing import Process, World
 
 _PROCESSES = 4
@@ -102,6 +102,64 @@ async def test_a_hundred_callers_outlive_a_killed_holder(
     stormy: World, provider: FamilyProvider, bears: bool
 ) -> None:
     await killed(stormy, provider, callers=100, bears=bears)
+
+
+@pytest.mark.parametrize(
+    ("stormy", "bears"),
+    [
+        pytest.param("postgresql", True, id="postgresql, grace"),
+        pytest.param("sqlite", False, id="sqlite, once"),
+    ],
+    indirect=["stormy"],
+)
+async def test_a_connection_that_ends_after_the_provider_acted(
+    stormy: World, provider: FamilyProvider, bears: bool
+) -> None:
+    family, told = await broken(stormy, provider, "connection", bears=bears)
+    row, secrets = (await stormy.found())["storm"]
+    assert sum(told.values()) == 100
+    if bears:
+        assert len(told) == 1, told
+        assert len(family.calls) == 2
+        assert row.state is ConnectionState.CONNECTED
+        assert set(secrets.values()) <= family.alive
+    else:
+        assert all(answer.startswith("ReauthorizationRequired") for answer in told), told
+        assert len(family.calls) == 1
+        assert row.state is ConnectionState.REAUTH_REQUIRED
+        assert "lost" in str(row.reason)
+
+
+@pytest.mark.parametrize("stormy", ["sqlite", "postgresql"], indirect=True)
+async def test_garbage_overwrites_nothing_and_is_asked_for_once(
+    stormy: World, provider: FamilyProvider
+) -> None:
+    """Three processes wait for the one that gets it, and do not ask in their turn."""
+    family, told = await broken(stormy, provider, "answer", bears=False)
+    assert sum(told.values()) == 100
+    assert all(answer.startswith("RefreshFailed") for answer in told), told
+    assert len(family.calls) == 1
+    row, secrets = (await stormy.found())["storm"]
+    assert row.state is ConnectionState.UNCERTAIN
+    assert "no document that could be read" in str(row.reason)
+    assert all("storm-0-" in token for token in secrets.values()), "what was there before"
+
+
+async def broken(
+    stormy: World, provider: FamilyProvider, breaks: Breaks, *, bears: bool
+) -> tuple[Family, Counter[str]]:
+    """A hundred callers of four processes and a provider that breaks what it answers first: what
+    they are told."""
+    family = provider.family("storm", bears_reuse=bears, hold="after")
+    family.breaks = breaks
+    await stormy.connect(family)
+    async with AsyncExitStack() as stack:
+        answers, _, _ = await begun(family, stack, stormy, 100)
+        family.hold = None
+        family.opened.set()
+        async with asyncio.timeout(60):
+            told = await asyncio.gather(*answers)
+    return family, sum(map(Counter, told), Counter())
 
 
 @pytest.mark.storm

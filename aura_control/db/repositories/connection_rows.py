@@ -91,9 +91,9 @@ class ConnectionRows(Repository):
         kind: str,
         *,
         reason: str | None = None,
-    ) -> None:
+    ) -> Connection:
         """The event for those who watch: ``kind`` says how the connection is now, or that it was
-        refreshed. Every change of a connection's state comes through here."""
+        refreshed. Every change of a connection's state comes through here; answers it."""
         connection = await self.by_id(tenant_id=tenant_id, connection_id=connection_id)
         self._journal.publish(
             tenant_id,
@@ -107,6 +107,7 @@ class ConnectionRows(Repository):
                 "revision": connection.revision,
             },
         )
+        return connection
 
     async def _audit(
         self, tenant_id: str, connection_id: str, action: str, actor: str, **metadata: Any

@@ -111,8 +111,7 @@ class Integrations(Refreshes):
             revision=slot.revision,
             envelope_digest=digest,
         )
-        await self._announce(tenant_id, slot.connection_id, "connected")
-        return await self.by_id(tenant_id=tenant_id, connection_id=slot.connection_id)
+        return await self._announce(tenant_id, slot.connection_id, "connected")
 
     async def mark(
         self,

@@ -129,11 +129,12 @@ class Refreshes(ConnectionRows):
         renew_at: datetime | None = None,
         scopes: Sequence[str] | None = None,
         actor: str = "system",
-    ) -> bool:
-        """Stores new tokens, sealed under ``revision``, and closes the intent.
+    ) -> Connection | None:
+        """Stores new tokens, sealed under ``revision``, and closes the intent; the connection as
+        it is then.
 
         ``revision`` comes from ``next_revision``; ``scopes`` stay when None, and the sweep comes
-        when the token ends if ``renew_at`` is None. False: somebody stored another revision
+        when the token ends if ``renew_at`` is None. None: somebody stored another revision
         meanwhile, and nothing was written.
         """
         digest = envelope_digest(tokens, revision)
@@ -157,17 +158,17 @@ class Refreshes(ConnectionRows):
                 "envelope_digest": digest,
             },
         )
-        if done:
-            await self._audit(
-                tenant_id,
-                connection_id,
-                "connection.refreshed",
-                actor,
-                revision=revision,
-                envelope_digest=digest,
-            )
-            await self._announce(tenant_id, connection_id, "refreshed")
-        return done
+        if not done:
+            return None
+        await self._audit(
+            tenant_id,
+            connection_id,
+            "connection.refreshed",
+            actor,
+            revision=revision,
+            envelope_digest=digest,
+        )
+        return await self._announce(tenant_id, connection_id, "refreshed")
 
     async def end_refresh(self, *, tenant_id: str, connection_id: str, generation: int) -> bool:
         """Closes the intent without new tokens, where the provider surely spent nothing."""

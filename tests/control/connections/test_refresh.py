@@ -6,9 +6,8 @@ import asyncio
 
 import pytest
 
-from aura_control.clients.locks import FileLocks
 from aura_control.db.models import ConnectionState
-from aura_control.services.refresh import Refresher, fresh_envelope
+from aura_control.services.refresh import fresh_envelope
 from aura_core.credentials import CredentialEnvelope
 from aura_core.errors import ReauthorizationRequired, RefreshFailed
 from tests.control.connections.conftest import Control, Running
@@ -82,31 +81,6 @@ async def test_many_at_once_make_one_call(control: Control) -> None:
     envelopes = await asyncio.gather(*(fresh(control) for _ in range(50)))
     assert control.provider.count("/token") == 2
     assert len({e.access_token.get_secret_value() for e in envelopes if e.access_token}) == 1
-
-
-async def test_two_refreshers_make_one_call(control: Control) -> None:
-    """The second one shares nothing with the first but the database and the lock files."""
-    control.provider.grace = False
-    await control.connect()
-    control.clock.forward(minutes=59)
-    other = second_refresher(control)
-    gate, rival = Gate(), Gate()
-    rival.opened.set()
-    control.provider.faults.extend([gate.fault, rival.fault])
-    connection = await control.connection()
-    tenant_id, connection_id = connection.tenant_id, connection.id
-    first = asyncio.create_task(
-        control.services.refresher.refresh(tenant_id=tenant_id, connection_id=connection_id)
-    )
-    await gate.reached.wait()
-    second = asyncio.create_task(other.refresh(tenant_id=tenant_id, connection_id=connection_id))
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(rival.reached.wait(), 0.3)
-    gate.opened.set()
-    one, two = await asyncio.gather(first, second)
-    assert one.revision == two.revision
-    assert control.provider.count("/token") == 2
-    assert (await control.connection()).state is ConnectionState.CONNECTED
 
 
 async def test_a_cancelled_request_does_not_lose_the_answer(control: Control) -> None:
@@ -277,15 +251,3 @@ async def test_the_operators_mistake_pauses_the_provider(control: Control) -> No
     await refresh(control, "brittle")
     control.clock.forward(minutes=2)
     await refresh(control)
-
-
-def second_refresher(control: Control) -> Refresher:
-    services = control.services
-    return Refresher(
-        database=services.database,
-        vault=services.vault,
-        providers=services.providers,
-        locks=FileLocks(services.settings.data_dir / "locks"),
-        clock=services.clock,
-        refreshed=lambda connection: None,
-    )

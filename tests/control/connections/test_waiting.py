@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from aura_control.clients.locks import FileLocks
+from aura_control.db.connection import Connection
 from aura_control.db.models import ConnectionState
 from aura_control.db.repositories.refreshes import Refreshes
 from aura_control.ports import LockTaken
@@ -21,7 +22,8 @@ from aura_control.services.refresh import fresh_envelope
 from aura_core.errors import ProviderError, ReauthorizationRequired, RefreshFailed
 from tests.control.connections.conftest import Control, Running
 from tests.control.connections.provider import Gate, answer_lost, answers
-from tests.control.connections.test_refresh import fresh, refresh, second_refresher
+from tests.control.connections.test_refresh import fresh, refresh
+from tests.control.connections.test_refreshers import second_refresher
 from tests.control.connections.test_sweep import sweeper_of
 
 
@@ -202,7 +204,7 @@ async def test_new_tokens_outlive_a_database_that_fails_for_a_while(
     control.clock.forward(minutes=59)
     real, failures = Refreshes.apply_refresh, [3]
 
-    async def failing(self: Refreshes, **values: object) -> bool:
+    async def failing(self: Refreshes, **values: object) -> Connection | None:
         if failures[0]:
             failures[0] -= 1
             raise OperationalError("UPDATE", {}, OSError("the server is restarting"))

@@ -20,7 +20,7 @@ async def _begin(database: Database, connection: Connection) -> bool:
 
 async def _apply(database: Database, connection: Connection, token: str) -> bool:
     async with database.transaction() as tx:
-        return await tx.integrations.apply_refresh(
+        stored = await tx.integrations.apply_refresh(
             tenant_id="t1",
             connection_id=connection.id,
             expected_revision=connection.revision,
@@ -29,6 +29,8 @@ async def _apply(database: Database, connection: Connection, token: str) -> bool
             token_expiry=EXPIRY + timedelta(hours=1),
             scopes=("mail.read",),
         )
+    assert stored is None or stored == await current(database, connection)
+    return stored is not None
 
 
 async def test_new_tokens_close_the_intent(database: Database, world: World) -> None:
