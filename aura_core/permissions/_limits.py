@@ -114,7 +114,9 @@ def limits(permissions: AgentPermissions, decision: Decision) -> tuple[Limit, ..
 
 def every_limit(permissions: AgentPermissions) -> tuple[Limit, ...]:
     """All limits of an agent."""
-    calls = (one for scope in sorted(permissions.rate_limits) for one in _of_scope(permissions, scope))
+    calls = (
+        one for scope in sorted(permissions.rate_limits) for one in _of_scope(permissions, scope)
+    )
     return (*calls, *_of_tokens(permissions))
 
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from aura_vmd.appending import Appender
 from aura_vmd.broker import BrokerLimits
 from tests.vmd.control_plane import Control
-from tests.vmd.harness import Machine, Provider, ask, binding, credential, enrolled, policy
+from tests.vmd.harness import Provider, ask, binding, credential, enrolled, policy
 
 CALLS = 2
 
