@@ -33,6 +33,10 @@ class ActionLog:
         line = json.dumps(entry, separators=(",", ":"), sort_keys=True).encode()
         await self._appender.append(line)
 
+    async def settle(self) -> None:
+        """Wait until all lines are written; at shutdown."""
+        await self._appender.settle()
+
     def _append(self, lines: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         handle = os.open(self._path, flags, 0o600)

@@ -155,14 +155,18 @@ class Daemon:
 
     async def _listen(self, stack: AsyncExitStack, provider: ProviderClient) -> None:
         layout = self._settings.layout
+        actions = ActionLog(path=layout.state / "actions.jsonl")
         broker = Broker(
             policy=Policy(holdings=self._holdings, on_expired=self._wake),
             provider=provider,
-            actions=ActionLog(path=layout.state / "actions.jsonl"),
+            actions=actions,
             meter=self._meter,
             refusals=self._refusals,
             limits=self._limits,
         )
+        # After the listener, in this order: what calls leave to be written, then the writing.
+        for written in (actions, self._meter, self._refusals):
+            stack.push_async_callback(written.settle)
         stack.push_async_callback(broker.settle)
         await stack.enter_async_context(
             broker_listener(broker.handle, layout=layout, agent=self._agent)

@@ -21,14 +21,21 @@ class Appender:
         self._turn = asyncio.Lock()
         self._lines: list[bytes] = []
         self._writing: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def append(self, *lines: bytes) -> None:
         """Returns once the lines are written; raises what kept them from it (``OSError``)."""
         self._lines += lines
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
+            self._tasks.add(self._writing)
+            self._writing.add_done_callback(self._tasks.discard)
         # A caller that goes away takes nobody else's line along.
         await asyncio.shield(self._writing)
+
+    async def settle(self) -> None:
+        """Wait until all lines are written, also those whose callers went away; at shutdown."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _write(self) -> None:
         async with self._turn:

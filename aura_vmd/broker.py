@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -36,6 +34,7 @@ from aura_core.rate_limits import rate_limited
 from aura_core.tools import ApiAnswer
 from aura_vmd.actions import ActionLog
 from aura_vmd.bodies import read_body
+from aura_vmd.calls import Call
 from aura_vmd.gate import head_complete
 from aura_vmd.metering import Metering
 from aura_vmd.outgoing import ProviderClient, end_to_end
@@ -50,7 +49,6 @@ _log = logging.getLogger(__name__)
 
 HOST_HEADER = "Aura-Host"
 _PREFIX = "/v1/"
-_LONGEST_PATH = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,43 +61,6 @@ class BrokerLimits:
     buffered: int = 1024 * 1024
     """Answers up to here are searched as a whole before any of them is passed on."""
     calls: int = 8
-
-
-@dataclass(kw_only=True)
-class _Call:
-    """One call as it goes into the action log; filled in as more of it is known."""
-
-    method: str
-    provider: str
-    host: str | None = None
-    path: str | None = None
-    rule: str | None = None
-    status: int | None = None
-    received: int = 0
-    problem: str | None = None
-    cut: bool = False
-    reader: TokenReader | None = None
-    """Until what the call cost is counted."""
-    sent: int = 0
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
-    began: float = field(default_factory=time.monotonic)
-
-    def entry(self, outcome: str) -> dict[str, Any]:
-        known = {
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "id": self.id,
-            "outcome": outcome,
-            "method": self.method[:16],
-            "provider": self.provider[:64],
-            "host": self.host,
-            "path": self.path and self.path[:_LONGEST_PATH],
-            "rule": self.rule,
-            "status": self.status,
-            "bytes": self.received,
-            "problem": self.problem,
-            "ms": round((time.monotonic() - self.began) * 1000),
-        }
-        return {name: value for name, value in known.items() if value is not None}
 
 
 class Broker:
@@ -121,7 +82,7 @@ class Broker:
         self._meter = meter
         self._refusals = refusals
         self._limits = limits
-        self._charging: set[asyncio.Task[None]] = set()
+        self._unfinished: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(limits.calls)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -138,9 +99,10 @@ class Broker:
         # than the one that the provider gets.
         target = request.raw_path
         if target in ("/v1", "/v1/") and request.method == "GET":
-            return _ending(web.json_response(self._policy.overview()))
+            found = {**self._policy.overview(), "limits": self._meter.overview()}
+            return _ending(web.json_response(found))
         provider, slash, path = target.removeprefix(_PREFIX).partition("/")
-        call = _Call(method=request.method, provider=provider.partition("?")[0])
+        call = Call(method=request.method, provider=provider.partition("?")[0])
         try:
             if not target.startswith(_PREFIX) or not slash:
                 raise NotFound(f"The broker serves {_PREFIX}{{provider}}/{{path}} and /v1.")
@@ -154,7 +116,7 @@ class Broker:
             if call.cut and request.transport is not None:
                 request.transport.abort()
 
-    async def _answer(self, request: web.BaseRequest, call: _Call, path: str) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, call: Call, path: str) -> web.StreamResponse:
         call.path = path.partition("?")[0]
         permit = self._permit(request, call, path)
         body = await read_body(
@@ -168,58 +130,66 @@ class Broker:
             headers=request.headers,
             body=body or None,
         )
-        response = await self._counted(request, call, permit, outgoing)
+        try:
+            response = await self._counted(request, call, permit, outgoing)
+        except asyncio.CancelledError:
+            # The agent hung up, or the daemon ends; what was done is recorded all the same.
+            await self._finish(self._actions.record(call.entry("abandoned")))
+            raise
         await self._actions.record(call.entry("answered"))
         return response
 
     async def _counted(
-        self, request: web.BaseRequest, call: _Call, permit: Permit, outgoing: OutgoingRequest
+        self, request: web.BaseRequest, call: Call, permit: Permit, outgoing: OutgoingRequest
     ) -> web.StreamResponse:
         """The call, counted before it is made; what it cost is counted however it ends."""
         taken = await self._meter.take(permit.decision)
-        sent = False
         try:
             if request.method not in ("GET", "HEAD"):
                 # What may change something outside is recorded before it is asked for.
                 await self._actions.record(call.entry("asked"))
-            sent = True
+            call.sent = True
             if permit.decision.usage is not None:
                 call.reader = TokenReader(permit.decision.usage)
-                call.sent = len(outgoing.body or b"")
+                call.size = len(outgoing.body or b"")
             async with self._provider.call(
                 outgoing, private_hosts=permit.binding.private_hosts
             ) as answer:
                 call.status = answer.status
                 return await self._pass_on(request, call, answer, permit)
         except ProviderUnavailable as error:
-            sent = error.sent
+            call.sent = error.sent
             raise
         finally:
-            if sent:
+            if call.sent:
                 # An agent that hangs up has spent what it asked for all the same.
                 await self._charge(call, complete=False)
             else:
-                await self._meter.refund(taken)
+                await self._finish(self._meter.refund(taken))
 
-    async def _charge(self, call: _Call, *, complete: bool) -> None:
+    async def _charge(self, call: Call, *, complete: bool) -> None:
         """Count the call's tokens, once."""
         reader, call.reader = call.reader, None
         if reader is None:
             return
-        cost = partial(reader.spent, status=call.status, sent=call.sent, complete=complete)
-        charge = asyncio.create_task(self._spend(cost))
-        self._charging.add(charge)
-        charge.add_done_callback(self._charging.discard)
-        await asyncio.shield(charge)
+        cost = partial(reader.spent, status=call.status, sent=call.size, complete=complete)
+        await self._finish(self._spend(cost))
 
     async def _spend(self, cost: Callable[[], int]) -> None:
         await self._meter.spend(await asyncio.to_thread(cost))
 
-    async def settle(self) -> None:
-        """Wait until what was spent is counted; at shutdown."""
-        await asyncio.gather(*self._charging, return_exceptions=True)
+    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for what is done to its end, whoever stops waiting."""
+        task = asyncio.create_task(work)
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        await asyncio.shield(task)
 
-    def _permit(self, request: web.BaseRequest, call: _Call, path: str) -> Permit:
+    async def settle(self) -> None:
+        """Wait until what was spent is counted, and what was done recorded; at shutdown."""
+        await asyncio.gather(*self._unfinished, return_exceptions=True)
+
+    def _permit(self, request: web.BaseRequest, call: Call, path: str) -> Permit:
         if "Content-Encoding" in request.headers or "Upgrade" in request.headers:
             raise InvalidInput("The broker takes neither encoded bodies nor upgrades.")
         if len(request.headers.getall(HOST_HEADER, ())) > 1:
@@ -240,7 +210,7 @@ class Broker:
     async def _pass_on(
         self,
         request: web.BaseRequest,
-        call: _Call,
+        call: Call,
         answer: aiohttp.ClientResponse,
         permit: Permit,
     ) -> web.StreamResponse:
@@ -288,7 +258,7 @@ class Broker:
             raise
         return response
 
-    async def _refuse(self, call: _Call, error: AuraError) -> web.StreamResponse:
+    async def _refuse(self, call: Call, error: AuraError) -> web.StreamResponse:
         call.rule = getattr(error, "rule", None) or call.rule
         call.problem = problem(error)["type"].rpartition(":")[2]
         outcome = "refused" if call.status is None else "withheld"

@@ -57,6 +57,10 @@ class Journal:
         """Returns once they are on the disk. Raises ``OSError``."""
         await self._appender.append(*map(_line, documents))
 
+    async def settle(self) -> None:
+        """Wait until all documents are on the disk; at shutdown."""
+        await self._appender.settle()
+
     def _job(self, lines: Sequence[bytes]) -> Callable[[], None]:
         self._size += sum(map(len, lines))
         if self._size < self._max_bytes:

@@ -71,7 +71,15 @@ async def broker_listener(
             hint="Use a root directory with a shorter name.",
         )
     _remove_socket(path)
-    server = web.Server(handler, access_log=None, logger=_silent_logger(), auto_decompress=False)
+    server = web.Server(
+        handler,
+        access_log=None,
+        logger=_silent_logger(),
+        auto_decompress=False,
+        # An agent that hangs up frees the broker's slot: else a slow provider keeps it for as long
+        # as it likes, and a few calls that nobody waits for keep all others out.
+        handler_cancellation=True,
+    )
     gate = Gate(server, limits=_BROKER_LIMITS, admits=peer_check(agent))
     opened = await asyncio.get_running_loop().create_unix_server(gate, str(path), backlog=64)
     try:

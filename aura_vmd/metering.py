@@ -16,8 +16,10 @@ from aura_core.permissions import (
     Decision,
     Taken,
     check,
+    every_limit,
     limits,
     minute_of,
+    used,
 )
 from aura_vmd.holdings import Holdings
 from aura_vmd.journal import Journal
@@ -81,6 +83,18 @@ class Metering:
         """See :meth:`aura_core.permissions.Meter.spend`."""
         if tokens > 0:
             await self._count(Taken(whats=(TOKENS,), minute=minute_of(self._now())), tokens)
+
+    async def settle(self) -> None:
+        """Wait until all counts are on the disk; at shutdown."""
+        await self._journal.settle()
+
+    def overview(self) -> list[dict[str, Any]]:
+        """The agent's limits, and how much of each is used, here and elsewhere."""
+        now, sources = self._now(), (self._own, self._elsewhere)
+        return [
+            {"rule": limit.rule, "most": limit.most, "used": used(limit, sources, now=now)}
+            for limit in every_limit(self._holdings.permissions)
+        ]
 
     async def _count(self, taken: Taken, number: int) -> None:
         for what in taken.whats:

@@ -102,8 +102,9 @@ class Policy:
         )
 
     def overview(self) -> dict[str, Any]:
-        """What ``GET /v1`` answers: providers with their state, and the agent's permissions."""
-        now = self._now()
+        """Providers with their state, what the agent may do, and where."""
+        now, permissions = self._now(), self._holdings.permissions
+        domains = permissions.allowed_domains
         return {
             "providers": [
                 {
@@ -113,7 +114,8 @@ class Policy:
                 }
                 for held in self._holdings
             ],
-            "permissions": sorted(self._holdings.permissions.scopes),
+            "permissions": sorted(permissions.scopes),
+            **({} if domains is None else {"allowed_domains": list(domains)}),
         }
 
 

@@ -95,6 +95,10 @@ class Refusals:
             self._drop(seq)
             await self._journal.append({"taken": seq})
 
+    async def settle(self) -> None:
+        """Wait until all is on the disk; at shutdown."""
+        await self._journal.settle()
+
     def _add(self, refusal: Refusal) -> None:
         self._last = max(self._last, refusal.seq)
         self._waiting.append(refusal)

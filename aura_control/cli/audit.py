@@ -54,6 +54,11 @@ NEXT = {
     " --signer, and see who can write to that place.",
 }
 
+STALLED = (
+    "Does the control plane run, and can it write to the place of the checkpoints? What has none"
+    " can be rewritten unseen."
+)
+
 
 @app.command()
 def verify(
@@ -108,6 +113,10 @@ def _answered(output: Output, found: Iterable[AuditVerdict]) -> typer.Exit:
             for one in verdict.findings:
                 where = "" if one.seq is None else f"entry {one.seq}: "
                 output.line(f"{where}{one.detail}", lead=f"{verdict.tenant_id}:")
+            for warning in verdict.warnings:
+                output.line(warning, lead=f"{verdict.tenant_id}:", style="bold yellow")
+        if any(verdict.warnings for verdict in listed):
+            output.line(STALLED, lead="warning:", style="bold yellow")
         for name in sorted({one.state.value for verdict in listed for one in verdict.findings}):
             output.line(NEXT[name], lead=f"{name}:", style="bold red")
     return typer.Exit(AUDIT_CODES[state])
@@ -121,6 +130,7 @@ def _as_document(verdict: AuditVerdict) -> dict[str, Any]:
         "entries": verdict.entries,
         "first": verdict.first,
         "checkpoints": verdict.checkpoints,
+        "warnings": list(verdict.warnings),
         "findings": [
             {"state": one.state.value, "seq": one.seq, "target": one.target, "detail": one.detail}
             for one in verdict.findings

@@ -36,6 +36,8 @@ class AuditVerdict:
     """The tenant was shredded: nobody can compute its MACs any more."""
     checkpoints: int = 0
     """How many signed checkpoints the chain was compared with."""
+    warnings: tuple[str, ...] = ()
+    """What is not wrong with the log, but soon may be past finding."""
 
     @property
     def worst(self) -> Finding | None:
@@ -57,10 +59,15 @@ class AuditVerdict:
         """What the worst finding is about, where that is no entry."""
         return None if self.worst is None else self.worst.target
 
-    def plus(self, findings: tuple[Finding, ...], *, checkpoints: int = 0) -> AuditVerdict:
-        """The same with further findings."""
+    def plus(
+        self, findings: tuple[Finding, ...], *, checkpoints: int, warnings: tuple[str, ...] = ()
+    ) -> AuditVerdict:
+        """The same with what the checkpoints say."""
         return replace(
-            self, findings=(*self.findings, *findings), checkpoints=self.checkpoints + checkpoints
+            self,
+            findings=(*self.findings, *findings),
+            checkpoints=checkpoints,
+            warnings=warnings,
         )
 
     @classmethod

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from aura_control.db.chain import AuditState
+from aura_control.db.chain import AuditState, iso
 from aura_control.db.engine import Database
+from aura_control.db.journal import CHECKPOINT_AFTER
 from aura_control.db.transaction import Transaction
 from aura_control.db.verdict import AuditVerdict, Finding
 from aura_control.services.checkpoints import CheckpointPlace, Witness, read
 from aura_core.checkpoints import Checkpoint, checkpoint_name
 from aura_core.errors import WireError
 
-__all__ = ["attest", "verify_log", "verify_view"]
+__all__ = ["STALLED_AFTER", "attest", "verify_log", "verify_view"]
+
+STALLED_AFTER = 2 * CHECKPOINT_AFTER
+"""How long an entry may be without a checkpoint before it is worth a warning."""
 
 
 async def verify_log(
@@ -54,7 +58,28 @@ async def verify_view(
     if known and known not in attested:
         attested |= await _late(place, tenant_id, known, signers)
     findings = tuple(attest(witness, attested, known=known, first=verdict.first))
-    return verdict.plus(findings, checkpoints=len(witness.attested))
+    return verdict.plus(
+        findings,
+        checkpoints=len(witness.attested),
+        # Of a chain in trouble there is more to say, and its columns may hold anything.
+        warnings=()
+        if verdict.findings
+        else await _stalled(tx, tenant_id, newest=max(attested, default=0)),
+    )
+
+
+async def _stalled(tx: Transaction, tenant_id: str, *, newest: int) -> tuple[str, ...]:
+    """Whether entries wait for a checkpoint for longer than one takes and is tried again.
+
+    Nothing is wrong with them yet. But whoever can keep checkpoints from being made, by a column of
+    the database or at their place, has for as long a log that can be rewritten unseen. So it is
+    asked of the signed checkpoints and not of what the database says of them.
+    """
+    since = await tx.audit.waiting_since(tenant_id, after=newest)
+    if since is None or tx.now - since <= STALLED_AFTER:
+        return ()
+    known = f"since entry {newest}" if newest else "yet"
+    return (f"no checkpoint {known}, though there is something new since {iso(since)[:16]} UTC",)
 
 
 async def _late(

@@ -30,10 +30,28 @@ __all__ = ["run_tool"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Call:
+class _Attempt:
     agent: Agent
     tool: str
+    provider: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    attempt: _Attempt
     connection: Connection
+
+
+class _NotUsed(PermissionDenied):
+    """Refused before there is anything to call with."""
+
+    def __init__(self, attempt: _Attempt) -> None:
+        super().__init__(
+            f"This agent does not use {attempt.provider}.",
+            rule=f"integration:{attempt.provider}",
+            hint="Its owner can add it to the agent's integrations.",
+        )
+        self.attempt = attempt
 
 
 async def run_tool(
@@ -50,20 +68,24 @@ async def run_tool(
     refused, and the CredentialErrors and ProviderErrors. Both the attempt and what it came to are
     audited, with the names of the arguments and without their values.
     """
-    call = await _prepare(services, principal, agent_id, tool)
+    try:
+        call = await _prepare(services, principal, agent_id, tool)
+    except _NotUsed as error:
+        await _audit(services, principal, error.attempt, "tool.ended", _refused(error))
+        raise
     integration, context = services.providers.of(call.connection)
     known = {name for t in integration.tools if t.name == tool for name in t.arguments.model_fields}
     named = {"arguments": sorted(known & arguments.keys())}
-    await _audit(services, principal, call, "tool.called", named)
+    await _audit(services, principal, call.attempt, "tool.called", named)
     try:
-        permissions = AgentPermissions.model_validate(call.agent.permissions)
+        permissions = AgentPermissions.model_validate(call.attempt.agent.permissions)
         envelope = await fresh_envelope(services, principal.tenant_id, call.connection)
         api = BoundApi(
             binding(context, envelope.secrets),
             placed(context, envelope.secrets),
             services.http,
             permissions=permissions,
-            meter=AgentMeter(services.database, call.agent, permissions),
+            meter=AgentMeter(services.database, call.attempt.agent, permissions),
         )
         result = await integration.adapter.execute_chat_tool(
             integration.tools, tool, arguments, api
@@ -71,10 +93,10 @@ async def run_tool(
     except Exception as error:
         outcome: dict[str, Any] = {"outcome": type(error).__name__}
         if isinstance(error, PermissionDenied):
-            outcome = {"outcome": "refused", "rule": error.rule}
-        await _audit(services, principal, call, "tool.ended", outcome)
+            outcome = _refused(error)
+        await _audit(services, principal, call.attempt, "tool.ended", outcome)
         raise
-    await _audit(services, principal, call, "tool.ended", {"outcome": "done"})
+    await _audit(services, principal, call.attempt, "tool.ended", {"outcome": "done"})
     return result
 
 
@@ -82,20 +104,18 @@ async def _prepare(services: Services, principal: Principal, agent_id: str, tool
     async with services.database.reading() as tx:
         agent = await own(tx, principal, agent_id)
         provider = _provider_of(services, tool)
-        if not await may_use(tx, agent, provider):
-            raise PermissionDenied(
-                f"This agent does not use {provider}.",
-                rule=f"integration:{provider}",
-                hint="Its owner can add it to the agent's integrations.",
-            )
+        used = await may_use(tx, agent, provider)
         connection = await tx.integrations.get(
             tenant_id=principal.tenant_id, user_id=principal.user_id, provider=provider
         )
+    attempt = _Attempt(agent=agent, tool=tool, provider=provider)
+    if not used:
+        raise _NotUsed(attempt)
     if connection is None or connection.state is ConnectionState.DISCONNECTED:
         raise Conflict(
             f"{provider} is not connected.", hint=f"Connect it: GET /api/integrations/{provider}."
         )
-    return _Call(agent=agent, tool=tool, connection=connection)
+    return _Call(attempt=attempt, connection=connection)
 
 
 def _provider_of(services: Services, tool: str) -> str:
@@ -108,7 +128,11 @@ def _provider_of(services: Services, tool: str) -> str:
 
 
 async def _audit(
-    services: Services, principal: Principal, call: _Call, action: str, facts: dict[str, Any]
+    services: Services,
+    principal: Principal,
+    attempt: _Attempt,
+    action: str,
+    facts: dict[str, Any],
 ) -> None:
     """One entry. What is called outside is recorded before it is called."""
     async with services.database.transaction() as tx:
@@ -116,7 +140,11 @@ async def _audit(
             principal.tenant_id,
             action=action,
             actor=principal.actor,
-            target=f"tool:{call.tool}",
-            agent_id=call.agent.id,
-            metadata={"provider": call.connection.provider, **facts},
+            target=f"tool:{attempt.tool}",
+            agent_id=attempt.agent.id,
+            metadata={"provider": attempt.provider, **facts},
         )
+
+
+def _refused(error: PermissionDenied) -> dict[str, Any]:
+    return {"outcome": "refused", "rule": error.rule}

@@ -22,8 +22,10 @@ from aura_core.permissions._limits import (
     Counts,
     Limit,
     check,
+    every_limit,
     limits,
     minute_of,
+    used,
 )
 from aura_core.permissions._meter import Meter, Taken
 from aura_core.permissions._model import LARGEST, AgentPermissions, CallLimits
@@ -47,10 +49,12 @@ __all__ = [
     "canonical_host",
     "canonical_pattern",
     "check",
+    "every_limit",
     "host_of",
     "is_within",
     "judge",
     "limits",
     "minute_of",
     "require",
+    "used",
 ]

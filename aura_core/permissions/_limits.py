@@ -18,7 +18,19 @@ from aura_core.errors import LimitReached, PermissionDenied
 from aura_core.permissions._judge import Decision
 from aura_core.permissions._model import AgentPermissions
 
-__all__ = ["DAY", "HOUR", "TOKENS", "Count", "Counts", "Limit", "check", "limits", "minute_of"]
+__all__ = [
+    "DAY",
+    "HOUR",
+    "TOKENS",
+    "Count",
+    "Counts",
+    "Limit",
+    "check",
+    "every_limit",
+    "limits",
+    "minute_of",
+    "used",
+]
 
 HOUR, DAY = 60, 1440
 """Windows, in minutes."""
@@ -94,22 +106,41 @@ def minute_of(now: datetime) -> int:
 
 def limits(permissions: AgentPermissions, decision: Decision) -> tuple[Limit, ...]:
     """The limits that one call is under."""
-    found = []
-    for scope in decision.needs:
-        allowed = permissions.rate_limits.get(scope)
-        if allowed is None:
-            continue
-        for most, minutes, name in (
-            (allowed.max_per_hour, HOUR, "hour"),
-            (allowed.max_per_day, DAY, "day"),
-        ):
-            if most is not None:
-                rule = f"rate:{scope}:{name}"
-                found.append(Limit(what=scope, most=most, minutes=minutes, rule=rule))
-    budget = permissions.max_daily_token_spend
-    if decision.usage is not None and budget is not None:
-        found.append(Limit(what=TOKENS, most=budget, minutes=DAY, rule="spend:day"))
+    found = [limit for scope in decision.needs for limit in _of_scope(permissions, scope)]
+    if decision.usage is not None:
+        found += _of_tokens(permissions)
     return tuple(found)
+
+
+def every_limit(permissions: AgentPermissions) -> tuple[Limit, ...]:
+    """All limits of an agent."""
+    calls = (
+        one for scope in sorted(permissions.rate_limits) for one in _of_scope(permissions, scope)
+    )
+    return (*calls, *_of_tokens(permissions))
+
+
+def _of_scope(permissions: AgentPermissions, scope: str) -> Iterator[Limit]:
+    allowed = permissions.rate_limits.get(scope)
+    if allowed is None:
+        return
+    for most, minutes, name in (
+        (allowed.max_per_hour, HOUR, "hour"),
+        (allowed.max_per_day, DAY, "day"),
+    ):
+        if most is not None:
+            yield Limit(what=scope, most=most, minutes=minutes, rule=f"rate:{scope}:{name}")
+
+
+def _of_tokens(permissions: AgentPermissions) -> Iterator[Limit]:
+    budget = permissions.max_daily_token_spend
+    if budget is not None:
+        yield Limit(what=TOKENS, most=budget, minutes=DAY, rule="spend:day")
+
+
+def used(limit: Limit, counts: Iterable[Counts], *, now: datetime) -> int:
+    """How much of a limit all ``counts`` together have used."""
+    return sum(_window(limit, counts, now).values())
 
 
 def check(found: Iterable[Limit], counts: Iterable[Counts], *, now: datetime) -> None:
@@ -127,19 +158,24 @@ def check(found: Iterable[Limit], counts: Iterable[Counts], *, now: datetime) ->
 
 def _wait(limit: Limit, sources: tuple[Counts, ...], now: datetime) -> float:
     """Seconds until the limit leaves room; 0 where there is some, infinite where there never is."""
-    since = minute_of(now) - limit.minutes
-    minutes: dict[int, int] = {}
-    for source in sources:
-        for minute, number in source.of(limit.what, since=since).items():
-            minutes[minute] = minutes.get(minute, 0) + number
-    used = sum(minutes.values())
-    if used < limit.most:
+    minutes = _window(limit, sources, now)
+    left = sum(minutes.values())
+    if left < limit.most:
         return 0.0
     for minute in sorted(minutes):
-        used -= minutes[minute]
-        if used < limit.most:
+        left -= minutes[minute]
+        if left < limit.most:
             return (minute + limit.minutes + 1) * 60 - now.timestamp()
     return math.inf
+
+
+def _window(limit: Limit, counts: Iterable[Counts], now: datetime) -> dict[int, int]:
+    since = minute_of(now) - limit.minutes
+    minutes: dict[int, int] = {}
+    for source in counts:
+        for minute, number in source.of(limit.what, since=since).items():
+            minutes[minute] = minutes.get(minute, 0) + number
+    return minutes
 
 
 def _reached(limit: Limit, wait: float) -> PermissionDenied:

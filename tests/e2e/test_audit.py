@@ -60,12 +60,13 @@ def test_all_tenants_are_verified_while_it_runs(audit: Audit) -> None:
     assert audit("verify", AURA_AUDIT_CHECKPOINTS="somewhere").code == 2
 
 
-async def _busy(data_dir: Path, tenant_id: str) -> None:
+async def write_entries(data_dir: Path, tenant_id: str, entries: int) -> None:
+    """As another process of the control plane would."""
     settings = load_settings(data_dir=data_dir)
     database = open_database(settings, load_vault(settings))
     try:
         async with database.transaction() as tx:
-            for number in range(100):
+            for number in range(entries):
                 await tx.audit.append(
                     tenant_id, action="email_sent", actor="vm:i1", target=str(number)
                 )
@@ -76,7 +77,7 @@ async def _busy(data_dir: Path, tenant_id: str) -> None:
 def test_the_running_control_plane_keeps_checkpoints(audit: Audit, plane: ControlPlane) -> None:
     """Another process writes a hundred entries; the plane looks every five seconds."""
     (one, *_) = tenants(audit)
-    asyncio.run(_busy(plane.data_dir, one))
+    asyncio.run(write_entries(plane.data_dir, one, 100))
     place, ends = plane.data_dir / "audit-checkpoints" / one, time.monotonic() + 40
     while not [*place.glob("[0-9]*.json")]:
         assert time.monotonic() < ends

@@ -158,6 +158,7 @@ async def test_the_overview_names_providers_and_permissions(
     assert json.loads(body) == {
         "providers": [{"provider": "mailer", "state": "usable", "hosts": [provider.netloc]}],
         "permissions": ["email:read"],
+        "limits": [],
     }
     assert TOKEN.encode() not in body
 

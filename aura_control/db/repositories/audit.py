@@ -95,6 +95,16 @@ class Audit(Repository):
         """The end of the chain as the database has it."""
         return await self._one(select(AuditHead).where(AuditHead.tenant_id == tenant_id))
 
+    async def waiting_since(self, tenant_id: str, *, after: int) -> datetime | None:
+        """When the first entry after ``after`` was written, None where there is none."""
+        query = select(func.min(AuditLog.seq)).where(
+            AuditLog.tenant_id == tenant_id, AuditLog.seq > after
+        )
+        first = query.scalar_subquery()
+        return await self._one(
+            select(AuditLog.at).where(AuditLog.tenant_id == tenant_id, AuditLog.seq == first)
+        )
+
     async def anchor(self, tenant_id: str) -> Anchor | None:
         """Where the chain begins, unchecked."""
         table = AuditAnchor

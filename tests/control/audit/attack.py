@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,16 +41,19 @@ class Attack:
     async def run(self, statement: str, **values: Any) -> None:
         await self.tx.session.execute(text(statement), values)
 
+    async def insert(self, rows: Sequence[Row]) -> None:
+        names = ", ".join(rows[0])
+        marks = ", ".join(f":{name}" for name in rows[0])
+        statement = text(f"INSERT INTO audit_logs ({names}) VALUES ({marks})")
+        await self.tx.session.execute(statement, [*rows])
+
     async def change(self, row: Mapping[str, Any], **values: Any) -> None:
         """Changes columns of one row."""
         columns = ", ".join(f"{name} = :{name}" for name in values)
         await self.run(f"UPDATE audit_logs SET {columns} WHERE id = :id", **values, id=row["id"])
 
     async def add(self, row: Mapping[str, Any], **values: Any) -> None:
-        made = {**row, "id": 10**9 + self.dice.randrange(10**6), **values}
-        names = ", ".join(made)
-        marks = ", ".join(f":{name}" for name in made)
-        await self.run(f"INSERT INTO audit_logs ({names}) VALUES ({marks})", **made)
+        await self.insert([{**row, "id": 10**9 + self.dice.randrange(10**6), **values}])
 
     async def key(self) -> bytes:
         """What nobody but the control plane should have."""
@@ -65,23 +67,21 @@ class Attack:
         )
 
     async def rewrite(self, start: int, entries: Sequence[str]) -> None:
-        """Writes ``entries`` from the row number ``start`` on, with the right key, and the head."""
+        """Writes ``entries`` from the row number ``start`` on, with the right key, and the head.
+        Each keeps its time."""
         key = await self.key()
         await self.run(
             "DELETE FROM audit_logs WHERE tenant_id = :t AND seq >= :s",
             t=TENANT,
             s=self.rows[start]["seq"],
         )
-        prev, seq = self.rows[start]["prev"], self.rows[start]["seq"] - 1
-        for entry in entries:
+        prev, seq, made = self.rows[start]["prev"], self.rows[start]["seq"] - 1, []
+        for template, entry in zip(self.rows[start:], entries, strict=False):
             seq += 1
             mac = entry_mac(key, tenant_id=TENANT, seq=seq, prev=prev, entry=entry)
-            at = json.loads(entry)["at"]
-            shown = at.replace("T", " ").removesuffix("+00:00")
-            template = next(row for row in self.rows if json.loads(row["entry"])["at"] == at)
-            assert str(template["at"]).startswith(shown[:19])
-            await self.add(template, id=10**9 + seq, seq=seq, prev=prev, mac=mac, entry=entry)
+            made.append({**template, "seq": seq, "prev": prev, "mac": mac, "entry": entry})
             prev = mac
+        await self.insert(made)
         await self.end_at(seq, prev)
 
     def other_digit(self, digits: str) -> str:

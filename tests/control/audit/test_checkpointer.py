@@ -62,6 +62,32 @@ async def test_what_was_put_off_by_hand_is_due_again_with_the_next_entry(log: Lo
     assert [one.seq for one in kept(log)] == [3, 4]
 
 
+async def test_a_verdict_warns_of_entries_that_wait_for_a_checkpoint(log: Log) -> None:
+    """Whatever the database says of when one is due, and of which was the last."""
+    await log.write(3)
+    log.clock.forward(minutes=10)
+    assert (await log.verify()).warnings == ()
+    log.clock.forward(seconds=1)
+    (warning,) = (await log.verify()).warnings
+    assert "no checkpoint yet" in warning
+    assert "2026-03-01T12:00 UTC" in warning
+    await log.checkpoint()
+    assert (await log.verify()).warnings == ()
+    async with log.database.transaction() as tx:
+        await tx.session.execute(text("UPDATE audit_heads SET checkpoint_due_at = NULL"))
+    log.clock.forward(days=3)
+    assert (await log.verify()).warnings == ()  # there is nothing new
+    await log.write(1)
+    async with log.database.transaction() as tx:
+        hidden = "UPDATE audit_heads SET checkpoint_due_at = NULL, checkpoint_next = seq"
+        await tx.session.execute(text(hidden))
+    log.clock.forward(hours=1)
+    verdict = await log.verify()
+    assert verdict.state is AuditState.WHOLE
+    (warning,) = verdict.warnings
+    assert "since entry 5" in warning
+
+
 async def test_many_tenants_take_pages(log: Log) -> None:
     async with log.database.transaction() as tx:
         for number in range(150):

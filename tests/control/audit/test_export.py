@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -82,6 +83,10 @@ CHANGES: dict[str, tuple[Change, AuditState]] = {
     "another signer": (
         lambda lines: [*lines[:-1], _ended(lines[-1], signer_kid="0" * 16)], S.UNVERIFIABLE),
     "another digest": (lambda lines: [*lines[:-1], _ended(lines[-1], digest="0" * 64)], S.ALTERED),
+    "a text, and the digest": (
+        lambda lines: _fitting([*lines[:5], lines[5].replace(b"email", b"nihil"), *lines[6:]]),
+        S.ALTERED),
+    "the tail, and the digest": (lambda lines: _fitting([*lines[:5], lines[-1]]), S.ALTERED),
     "no signature": (lambda lines: [*lines[:-1], _ended(lines[-1], sig="")], S.ALTERED),
 }  # fmt: skip
 
@@ -92,6 +97,12 @@ def _with(line: bytes, **values: object) -> bytes:
 
 def _ended(line: bytes, **values: object) -> bytes:
     return _line({"end": {**json.loads(line)["end"], **values}})
+
+
+def _fitting(lines: list[bytes]) -> list[bytes]:
+    """As somebody without the signing key can make the last line fit."""
+    digest = hashlib.sha256(b"".join(lines[:-1])).hexdigest()
+    return [*lines[:-1], _ended(lines[-1], digest=digest, entries=len(lines) - 2)]
 
 
 def _line(document: object) -> bytes:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import respx
+from sqlalchemy import update
 
+from aura_control.db.models import AgentUsage
 from aura_control.services.conduct import REFUSALS_PER_HOUR
 from tests.control.machines.vm import Vm
 from tests.control.machines.world import World
@@ -88,6 +90,16 @@ async def test_a_provider_inside_is_refused_by_rule(world: World) -> None:
     answers = [await call(world, agent) for _ in range(3)]
     # .example resolves nowhere (RFC 6761 §6.5); what was never sent does not count.
     assert [answer.status_code for answer in answers] == [502] * 3
+
+
+async def test_a_provider_that_the_agent_does_not_use(world: World, provider: respx.Router) -> None:
+    await world.connect()
+    agent = await world.deploy(integrations=[], permissions={"scopes": ["notes:read"]})
+    answer = await call(world, agent)
+    assert (answer.status_code, answer.json()["rule"]) == (403, "integration:notes")
+    (ended,) = await world.audited("tool.ended")
+    assert (ended["outcome"], ended["rule"]) == ("refused", "integration:notes")
+    assert provider.get(NOTES).call_count == 0
 
 
 # -- the API
@@ -225,6 +237,12 @@ async def test_a_hostile_machine_does_not_flood_the_chain(world: World) -> None:
         seen = answer.json()["refused_seen"]
     assert seen == REFUSALS_PER_HOUR
     assert len(await world.audited("action.refused")) == REFUSALS_PER_HOUR
+    # An hour later there is room for what the machine still keeps.
+    async with world.services.database.transaction() as tx:
+        earlier = update(AgentUsage).values(minute=AgentUsage.minute - 61)
+        await tx.session.execute(earlier.where(AgentUsage.what == "refused"))
+    answer = await vm.heartbeat(refused=[refusal(seen + n) for n in range(1, 4)])
+    assert answer.json()["refused_seen"] == seen + 3
 
 
 USAGE: list[Any] = [
