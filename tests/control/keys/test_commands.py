@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from aura_control.db.exclusive import alone
 from aura_control.db.repositories.sealed import CONNECTIONS
-from tests.control.keys.commands import Run, environment, keys, killed, states
+from tests.control.keys.beside import rotated_beside
+from tests.control.keys.commands import Run, keys, killed, states
 from tests.control.keys.sealed_world import PROVIDERS, SealedWorld
-from tests.e2e.programs import own_environment
 
 __all__ = ["keys"]
 
@@ -109,44 +105,10 @@ async def test_two_at_once_are_one_and_a_conflict(world: SealedWorld, keys: Run)
     assert world.settings.keyring_path.read_bytes() == ring
 
 
-@contextmanager
-def busy(world: SealedWorld, provider: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.control.keys.busy", provider],
-        env=own_environment(**environment(world)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@pytest.mark.timeout(240)  # five interpreters start, on whatever the machine has left
-async def test_four_processes_go_on_while_keys_are_rotated_and_retired(
+async def test_processes_go_on_while_keys_are_rotated_and_retired(
     world: SealedWorld, keys: Run
 ) -> None:
-    with ExitStack() as stack:
-        workers = [stack.enter_context(busy(world, f"own{n}")) for n in range(4)]
-        for worker in workers:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "ready\n"
-        await keys("rotate")
-        await keys("rotate", "--resume")
-        await keys("retire", "m1")
-        for worker in workers:
-            rounds, _ = await asyncio.to_thread(worker.communicate, timeout=120)
-            assert worker.returncode == 0
-            assert int(rounds) > 0
-    await world.vault.reload()
-    assert len(await world.everything()) > 0
-    assert await world.whole()
-    counted = (await world.counts())[CONNECTIONS]
-    assert "m1" not in counted
-    assert sum(counted.values()) == CONNECTED + 4
+    await rotated_beside(world, keys, processes=2)
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
