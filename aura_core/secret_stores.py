@@ -84,8 +84,8 @@ class SecretStores:
         """
         store = self._of(f"Master key {kid}", reference)
         # A store that wraps authenticates the id that the reference names. So that id has to be the
-        # entry's: else whoever can write the keyring, and read no key of it, could bring an old key
-        # back under a new id, or make one key answer for two.
+        # entry's: else the binding says nothing, and an entry that was mixed up would seal under a
+        # key of another name, which nobody could open once the keyring is put right.
         if _named(reference) != kid:
             raise ConfigurationError(
                 f"Master key {kid}: its reference in the keyring names another key.",
