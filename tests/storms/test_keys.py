@@ -11,7 +11,7 @@ from tests.control.keys.sealed_world import SealedWorld
 
 __all__ = ["keys", "postgres", "sqlite_template", "url", "world"]
 
-pytestmark = pytest.mark.storm
+pytestmark = [pytest.mark.storm, pytest.mark.timeout(900)]
 
 
 async def test_four_processes_miss_no_key(world: SealedWorld, keys: Run) -> None:
