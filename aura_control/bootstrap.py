@@ -32,6 +32,8 @@ __all__ = [
     "ensure_keys",
     "ensure_owner",
     "issue_token",
+    "key_references",
+    "load_signing",
     "load_vault",
     "open_checkpoints",
     "open_database",
@@ -89,13 +91,28 @@ def load_vault(settings: Settings, stores: Stores = dict) -> Vault:
     ``stores`` answers the installed secret stores by scheme; it is called when the keyring holds a
     reference. Raises ConfigurationError naming what is missing, and what a store raises.
     """
-    signing = ControlKeys.load(read_secret(settings.signing_key_path, "AURA_SIGNING_KEY_FILE"))
-    asked = SecretStores(stores)
+    signing, asked = load_signing(settings), SecretStores(stores)
     if settings.master_keys is not None:
-        text = settings.master_keys.get_secret_value()
-        return Vault(Keyring.parse(text, fetch=asked.fetch), signing)
+        return Vault(Keyring.parse(_ring_text(settings), fetch=asked.fetch), signing)
     file = RingFile(settings.keyring_path, asked)
     return Vault(file.read(), signing, file=file)
+
+
+def load_signing(settings: Settings) -> ControlKeys:
+    """The signing key alone, for what needs no credential. Raises ConfigurationError."""
+    return ControlKeys.load(read_secret(settings.signing_key_path, "AURA_SIGNING_KEY_FILE"))
+
+
+def key_references(settings: Settings) -> tuple[str, ...]:
+    """What the keyring refers to, asking no store. Raises ConfigurationError for a file that cannot
+    be read."""
+    return Keyring.references(_ring_text(settings))
+
+
+def _ring_text(settings: Settings) -> str:
+    if settings.master_keys is not None:
+        return settings.master_keys.get_secret_value()
+    return read_secret(settings.keyring_path, "AURA_MASTER_KEYS_FILE").decode("utf-8", "replace")
 
 
 def open_database(settings: Settings, vault: Vault) -> Database:

@@ -195,10 +195,10 @@ def retention(
 @app.command()
 def signer(data_dir: DataDir = None) -> None:
     """Print the public key that checkpoints and exports verify with, as JSON."""
-    from aura_control.bootstrap import load_vault
+    from aura_control.bootstrap import load_signing
     from aura_core.encoding import b64url
 
-    signing = load_vault(_load(data_dir)).signing
+    signing = load_signing(_load(data_dir))
     Output(as_json=True).document({signing.signer_kid: b64url(signing.sig_public)})
 
 

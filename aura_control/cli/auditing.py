@@ -3,13 +3,15 @@ takes, which ``aura --help`` would wait for in vain."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from aura_control.bootstrap import load_vault, open_checkpoints, open_database
+from aura_control.bootstrap import load_signing, open_checkpoints, open_database
+from aura_control.cli.registry import open_vault
 from aura_control.db.engine import Database
 from aura_control.db.schema import require_current_schema
 from aura_control.db.verdict import AuditVerdict
@@ -41,8 +43,9 @@ class Auditing:
 async def opened(
     settings: Settings, registry: Registry, place: str | None
 ) -> AsyncIterator[Auditing]:
-    """The database and the place of the checkpoints. Raises ConfigurationError."""
-    vault = load_vault(settings)
+    """The database and the place of the checkpoints. Raises ConfigurationError, and what the store
+    of a master key raises."""
+    vault = await asyncio.to_thread(open_vault, settings)
     await require_current_schema(settings.database)
     kept = open_checkpoints(settings, registry, place=place)
     database = open_database(settings, vault)
@@ -119,7 +122,7 @@ async def retained(auditing: Auditing, tenant_id: str, days: int) -> int:
 def verdict_of_file(path: Path, settings: Settings, further: Mapping[str, str]) -> AuditVerdict:
     """Checks an export with the keys that were named, and this control plane's own, if it is one.
     Whoever only checks a file has none."""
-    own = load_vault(settings).signing if settings.signing_key_path.exists() else None
+    own = load_signing(settings) if settings.signing_key_path.exists() else None
     if own is None and not further:
         raise ConfigurationError(
             "There is no public key to check the file with.",

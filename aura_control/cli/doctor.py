@@ -90,14 +90,20 @@ def _keys(settings: Settings) -> str:
 
 
 def _secret_stores(settings: Settings) -> Iterator[Finding]:
-    """A store that is installed and not set up is no fault, as long as no key is kept there."""
+    from aura_control.bootstrap import key_references
     from aura_core.secret_stores import SecretStores
 
+    try:
+        references = key_references(settings)
+    except AuraError:  # told of above
+        return
+    if not references:
+        return  # and no plugin is imported
     stores = SecretStores(open_registry(settings).secret_stores)
-    for scheme, error in stores.check().items():
+    for scheme, error in stores.check(references).items():
         yield Finding(
             check=f"secret store {scheme}",
-            outcome="ok" if error is None else "warn",
+            outcome="ok" if error is None else "fail",
             detail="answers" if error is None else error.message,
             hint=None if error is None else error.hint,
         )

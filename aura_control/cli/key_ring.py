@@ -20,10 +20,13 @@ from aura_control.services.ring import RingFile, write_secret
 from aura_control.services.rotation import Progress, Rewrapped, Rotation
 from aura_control.settings import Settings
 from aura_core.crypto import Keyring, MasterKey
-from aura_core.errors import ConfigurationError
-from aura_core.secret_stores import SecretStore, SecretStores
+from aura_core.errors import ConfigurationError, Conflict
+from aura_core.secret_stores import SecretStore, SecretStores, wraps
 
 __all__ = ["Keys"]
+
+_TAKEN = 10
+"""Ids that are tried where a store has keys of them already."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +68,8 @@ class Keys:
         ring = self.vault.keyring
         kid = ring.successor
         if kid is None:
-            kid = ring.next_kid()
-            ring = ring.prepare(self._made(kid, store))
+            new = self._made(ring.next_kid(), store)
+            kid, ring = new.kid, ring.prepare(new)
         elif store is not None or prepare:
             raise ConfigurationError(
                 f"Master key {kid} is prepared already.", hint="Activate it: aura keys rotate."
@@ -99,7 +102,7 @@ class Keys:
         if out is not None:
             steps.insert(0, f"Set AURA_MASTER_KEYS to what is in {out}, and delete that file.")
         if key.reference is not None:
-            steps.append(f"Destroy it in its store: {key.reference.partition('#')[0]}.")
+            steps.append(_left_in_store(kid, key.reference))
         return kid, steps
 
     async def _oldest(self) -> str:
@@ -130,11 +133,21 @@ class Keys:
             raise ConfigurationError(f"{out} is there already.", hint="Name a new file.")
 
     def _made(self, kid: str, store: str | None) -> MasterKey:
+        """A new key, kept by its store. A store that has another key of that id keeps it: it may
+        be what an interrupted rotation left there, or what somebody laid out, and is never used.
+        """
         material = os.urandom(32)
-        reference = None
-        if store is not None:
-            reference = self.stores.keep(store, kid=kid, material=material)
-        return MasterKey(kid=kid, material=material, state="decrypt_only", reference=reference)
+        if store is None:
+            return MasterKey(kid=kid, material=material, state="decrypt_only")
+        for number in range(int(kid[1:]), int(kid[1:]) + _TAKEN):
+            kid = f"m{number}"
+            try:
+                reference = self.stores.keep(store, kid=kid, material=material)
+            except Conflict as conflict:
+                taken = conflict
+                continue
+            return MasterKey(kid=kid, material=material, state="decrypt_only", reference=reference)
+        raise taken
 
     def _write(self, ring: Keyring, out: Path | None) -> None:
         file = self._file
@@ -151,3 +164,12 @@ class Keys:
             yield database
         finally:
             await database.close()
+
+
+def _left_in_store(kid: str, reference: str) -> str:
+    place = reference.partition("#")[0]
+    if wraps(reference):
+        # The store has nothing of it, and its own key wraps others, too: nobody should read here
+        # that this one is to be destroyed.
+        return f"Keep the key of {place}: it only wrapped {kid}, and may wrap others."
+    return f"Remove {kid} from its store, in each version that is kept there: {place}."

@@ -13,6 +13,7 @@ import typer
 
 from aura_control.cli.database import told_apart
 from aura_control.cli.output import ExitCode, Output
+from aura_control.cli.registry import open_vault
 from aura_control.cli.where import DataDir
 from aura_control.settings import load_settings
 
@@ -31,11 +32,11 @@ _LOOKS_EVERY = 0.5
 
 @asynccontextmanager
 async def _database(data_dir: Path | None) -> AsyncIterator[Database]:
-    from aura_control.bootstrap import load_vault, open_database
+    from aura_control.bootstrap import open_database
     from aura_control.db.schema import require_current_schema
 
     settings = load_settings() if data_dir is None else load_settings(data_dir=data_dir)
-    vault = load_vault(settings)
+    vault = await asyncio.to_thread(open_vault, settings)
     await require_current_schema(settings.database)
     database = open_database(settings, vault)
     try:

@@ -58,6 +58,7 @@ class Vault:
         self._file = file
         self._seals = Seals()
         self._closing = asyncio.Event()
+        self._looking, self._looks, self._looked = asyncio.Lock(), 0, 0
         self.signing = signing
         """Signs everything that goes to machines."""
         self.reported: set[tuple[str, int]] = set()
@@ -83,10 +84,22 @@ class Vault:
         self._closing.set()
 
     async def reload(self) -> None:
-        """Takes up the keyring's file if it changed. In a thread: it may ask a secret store."""
-        if self._file is not None:
-            newer = await asyncio.to_thread(self._file.newer)
-            self._keyring = newer or self._keyring
+        """Takes up the keyring's file if it changed. In a thread: it may ask a secret store.
+
+        Whoever asks while another looks waits for one look that begins later, together with all who
+        wait: a store that does not answer is not asked once for each credential.
+        """
+        if self._file is None:
+            return
+        asked = self._looks
+        async with self._looking:
+            if self._looked > asked:
+                return
+            self._looks = number = self._looks + 1
+            await asyncio.to_thread(self._file.newer)
+            # Not what the thread answers: one that nobody waited for any more has read it, too.
+            self._keyring = self._file.ring or self._keyring
+            self._looked = number
 
     @property
     def audit_key(self) -> AuditKeys:

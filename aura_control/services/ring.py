@@ -28,6 +28,8 @@ class RingFile:
 
     def __init__(self, path: Path, stores: SecretStores) -> None:
         self.path = path
+        self.ring: Keyring | None = None
+        """What was read last."""
         self._stores = stores
         self._fetched: dict[tuple[str, str], bytes] = {}
         self._seen: _Signature | None = None
@@ -47,7 +49,7 @@ class RingFile:
                 read_secret(self.path, "AURA_MASTER_KEYS_FILE").decode("utf-8", "replace"),
                 fetch=self._fetch,
             )
-            self._seen = seen
+            self._seen, self.ring = seen, ring
             return ring
 
     def newer(self) -> Keyring | None:

@@ -133,9 +133,16 @@ class Keyring:
         `ConfigurationError`, and what `fetch` raises. Errors name an entry by its number only: a
         mistyped entry may be nothing but key material.
         """
-        lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-        entries = [entry.strip() for line in lines for entry in line.split(",") if entry.strip()]
-        return cls([_parse_entry(number, entry, fetch) for number, entry in enumerate(entries, 1)])
+        return cls(
+            [_parse_entry(number, entry, fetch) for number, entry in enumerate(_entries(text), 1)]
+        )
+
+    @staticmethod
+    def references(text: str) -> tuple[str, ...]:
+        """The references of a ring's text, asking nobody for a key. What is no entry is passed
+        over: `parse` says what is wrong with it."""
+        kept = [entry.split(":", 2)[-1] for entry in _entries(text)]
+        return tuple(reference for reference in kept if REFERENCE.fullmatch(reference))
 
     def dump(self) -> str:
         """The ring as text that `parse` reads, one entry a line. It holds the material of keys
@@ -276,6 +283,11 @@ def _hkdf(material: bytes, salt: bytes | None, info: bytes, length: int) -> byte
 
 def _number(key: MasterKey) -> int:
     return int(key.kid[1:])
+
+
+def _entries(text: str) -> list[str]:
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    return [entry.strip() for line in lines for entry in line.split(",") if entry.strip()]
 
 
 def _parse_entry(number: int, entry: str, fetch: Fetch | None) -> MasterKey:

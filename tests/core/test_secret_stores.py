@@ -9,9 +9,15 @@ import pytest
 
 from aura_core.compute import HostContext
 from aura_core.crypto import Keyring, MasterKey
-from aura_core.errors import AuraError, ConfigurationError, PluginError, ProviderUnavailable
+from aura_core.errors import (
+    AuraError,
+    ConfigurationError,
+    Conflict,
+    PluginError,
+    ProviderUnavailable,
+)
 from aura_core.registry import Registry
-from aura_core.secret_stores import SecretStores
+from aura_core.secret_stores import SecretStores, wraps
 from tests.core.plugins import PluginFolder
 
 STORE = """
@@ -119,7 +125,7 @@ def test_a_reference_to_a_store_that_is_not_installed_says_so_without_repeating_
     stores: SecretStores,
 ) -> None:
     with pytest.raises(ConfigurationError, match="not installed") as caught:
-        Keyring.parse("m1:active:a2tra2tra2tr:x", fetch=stores.fetch)
+        Keyring.parse("m1:active:a2tra2tra2tr:x#m1", fetch=stores.fetch)
     assert "a2tra2" not in str(caught.value)
     assert caught.value.hint == "Installed secret stores: kept."
     with pytest.raises(ConfigurationError, match="no secret store to ask"):
@@ -128,9 +134,71 @@ def test_a_reference_to_a_store_that_is_not_installed_says_so_without_repeating_
 
 @pytest.mark.parametrize("answer", [b"k" * 31, b"", "k" * 32])
 def test_what_is_not_a_key_is_refused(stores: SecretStores, kept: Kept, answer: object) -> None:
-    kept.content["kept:x"] = answer
+    kept.content["kept:x#m1"] = answer
     with pytest.raises(ConfigurationError, match="m1: the secret store kept answered"):
-        Keyring.parse("m1:active:kept:x", fetch=stores.fetch)
+        Keyring.parse("m1:active:kept:x#m1", fetch=stores.fetch)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "kept:x#m1",
+        "kept:x#m1.AAAA",
+        "kept:x#m22",
+        "kept:x#m22.AAAA",
+        "kept:x",
+        "kept:x#",
+        "kept:m2",
+    ],
+)
+def test_a_reference_to_another_key_is_refused_before_the_store_is_asked(
+    stores: SecretStores, kept: Kept, reference: str
+) -> None:
+    kept.content[reference] = MATERIAL
+    with pytest.raises(ConfigurationError, match="m2: its reference in the keyring names another"):
+        Keyring.parse(f"m2:active:{reference}", fetch=stores.fetch)
+    assert kept.asked == 0
+
+
+def test_a_reference_that_the_store_made_up_is_refused(
+    stores: SecretStores, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for made in ("kept:x#m3", "kept:x", "other:x#m2", "", None):
+        kept.content[str(made)] = MATERIAL
+        monkeypatch.setattr(kept, "keep", lambda *_, made=made, **__: made)
+        with pytest.raises(ConfigurationError):
+            stores.keep("kept:x", kid="m2", material=MATERIAL)
+
+
+def test_a_store_may_name_the_place_more_precisely(
+    stores: SecretStores, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.content["kept:exactly/x#m2"] = MATERIAL
+    monkeypatch.setattr(kept, "keep", lambda *_, **__: "kept:exactly/x#m2")
+    made = stores.keep("kept:alias/x", kid="m2", material=MATERIAL)
+    assert made == "kept:exactly/x#m2"
+
+
+def test_a_taken_name_is_told_apart(stores: SecretStores, kept: Kept) -> None:
+    def taken(*_: object, **__: object) -> str:
+        raise Conflict("It holds another key.")
+
+    kept.keep = taken  # type: ignore[method-assign]
+    with pytest.raises(Conflict):
+        stores.keep("kept:x", kid="m2", material=MATERIAL)
+
+
+@pytest.mark.parametrize(
+    ("reference", "wrapped"),
+    [("vault:kv/data/a.b#m2", False), ("vault:transit/keys/a#m2.vault:v1:A", True)],
+)
+def test_what_a_store_wraps_it_does_not_keep(reference: str, wrapped: bool) -> None:
+    assert wraps(reference) is wrapped
+
+
+def test_the_references_of_a_ring_are_read_without_asking() -> None:
+    text = "# m0:active:kept:none#m0\nm1:destroyed:, m2:active:kept:a#m2\nm3:x:other:b#m3.C\nkept:c"
+    assert Keyring.references(text) == ("kept:a#m2", "other:b#m3.C")
 
 
 def test_a_key_that_the_store_does_not_give_back_is_never_used(
@@ -155,11 +223,13 @@ def test_what_a_store_raises_keeps_its_meaning_and_no_secret(
 ) -> None:
     kept.wrong = raised
     with pytest.raises(expected) as caught:
-        stores.fetch("m1", "kept:x")
+        stores.fetch("m1", "kept:x#m1")
     assert "kkkk" not in repr(caught.value)
     assert caught.value.__cause__ is None
-    assert isinstance(stores.check()["kept"], expected)
+    assert isinstance(stores.check(["kept:x#m1"])["kept"], expected)
 
 
-def test_a_store_that_answers_is_well(stores: SecretStores) -> None:
-    assert stores.check() == {"kept": None}
+def test_a_store_that_answers_is_well(stores: SecretStores, kept: Kept) -> None:
+    assert stores.check(["kept:x#m1", "kept:x#m2", "other:y#m3"]) == {"kept": None}
+    kept.wrong = ConfigurationError("Nobody set it up.")
+    assert stores.check([]) == {}

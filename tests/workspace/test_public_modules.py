@@ -21,6 +21,8 @@ PUBLIC = [
     and not module.startswith(RUN_BY_OTHERS)
 ]
 HOST_ONLY = {"authlib", "dbos", "httpx", "pluggy", "pytest", "sqlalchemy", "starlette", "uvicorn"}
+CLIENTS = {"boto3", "botocore", "flask", "hvac", "moto", "requests", "s3transfer"}
+"""What plugins reach secret stores and checkpoint stores with; botocore takes half a second."""
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -60,9 +62,26 @@ def test_a_machine_loads_none_of_the_host_side() -> None:
     assert loaded.stdout.split() == []
 
 
+def test_finding_the_stores_loads_no_client_of_theirs() -> None:
+    """Which stores there are is asked as soon as the keyring has a reference, to any of them."""
+    program = (
+        "import sys\n"
+        "from aura_core.registry import Registry\n"
+        "from pathlib import Path\n"
+        "from aura_core.compute import HostContext\n"
+        "registry = Registry.discover(context=HostContext(data_dir=Path('.')))\n"
+        "print(*sorted({**registry.secret_stores(), **registry.checkpoint_stores()}))\n"
+        f"print('loaded:', *sorted({CLIENTS!r} & sys.modules.keys()))\n"
+    )
+    asked = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert asked.stdout.splitlines() == ["aws-kms s3 vault", "loaded:"]
+
+
 def test_listing_the_plugins_loads_neither_their_code_nor_what_it_needs() -> None:
     # Reading manifests takes pydantic; whoever lists should not wait for the rest.
-    heavy = HOST_ONLY - {"pluggy"} | {"cryptography", "jinja2"}
+    heavy = HOST_ONLY - {"pluggy"} | CLIENTS | {"cryptography", "jinja2"}
     program = (
         "import sys\n"
         "from aura_control.cli import main\n"

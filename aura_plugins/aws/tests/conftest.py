@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -18,6 +19,8 @@ import boto3
 import pytest
 
 REGION = "eu-central-1"
+PAGE = 20
+"""Names that S3 answers at once; AWS's own page has a thousand."""
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +31,7 @@ def moto() -> Iterator[str]:
         [sys.executable, "-u", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        env=dict(os.environ),
+        env={**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": str(PAGE)},
         text=True,
     )
     found: list[str] = []
@@ -121,8 +124,15 @@ def judged(moto: str) -> Callable[[], Any]:
 
 
 @contextmanager
-def answering(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The address of a server that always answers the same."""
+def answering(
+    status: int,
+    body: bytes,
+    headers: Mapping[str, str] | None = None,
+    *,
+    certificate: tuple[str, str] | None = None,
+) -> Iterator[str]:
+    """The address of a server that always answers the same; ``certificate`` names the files of
+    chain and key."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"  # S3's client waits for "100 Continue"
@@ -142,11 +152,19 @@ def answering(status: int, body: bytes, headers: Mapping[str, str] | None = None
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's word
             """Nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """A client that does not accept the certificate hangs up: that is no fault here."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()

@@ -11,7 +11,7 @@ import pytest
 from aura_plugin_aws.s3 import S3Checkpoints
 
 from aura_core.errors import ConfigurationError, Conflict, ProviderUnavailable
-from aura_plugins.aws.tests.conftest import REGION, answering
+from aura_plugins.aws.tests.conftest import PAGE, REGION, answering
 
 NAME = "tenant-1/00000000000000000100.json"
 
@@ -73,15 +73,14 @@ def test_names_go_beyond_a_page(
     store: S3Checkpoints, bucket: str, aws: Callable[[str], Any]
 ) -> None:
     s3 = aws("s3")
-    wanted = [f"t/{number:020d}.json" for number in range(1, 1003)]
+    wanted = [f"t/{number:020d}.json" for number in range(1, 2 * PAGE + 3)]
 
-    def put(name: str) -> None:
+    for name in reversed(wanted):
         s3.put_object(Bucket=bucket, Key=f"p/{name}", Body=b"x")
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(put, reversed(wanted)))
     s3.put_object(Bucket=bucket, Key="p/u/1.json", Body=b"x")
     s3.put_object(Bucket=bucket, Key="pt/1.json", Body=b"x")
+    page = s3.list_objects_v2(Bucket=bucket, Prefix="p/t/")
+    assert (page["KeyCount"], page["IsTruncated"]) == (PAGE, True)
     assert list(store.names(f"s3://{bucket}/p", "t/")) == wanted
     assert list(store.names(f"s3://{bucket}/p", "")) == [*wanted, "u/1.json"]
 

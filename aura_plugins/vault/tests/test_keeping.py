@@ -8,7 +8,7 @@ import pytest
 from aura_plugin_vault.store import VaultStore
 
 from aura_core.encoding import b64url
-from aura_core.errors import ConfigurationError, ProviderUnavailable
+from aura_core.errors import ConfigurationError, Conflict, ProviderUnavailable
 from aura_core.testing.secret_stores import check_secret_store
 from aura_plugins.vault.tests.conftest import EVERYTHING, TOKEN
 from aura_plugins.vault.tests.server import TransitKey, Vault, Version
@@ -46,7 +46,7 @@ def test_the_same_key_again_writes_nothing(vault: Vault, store: VaultStore) -> N
 
 def test_another_key_is_never_overwritten(vault: Vault, store: VaultStore) -> None:
     store.keep(KV, name="m1", material=FIRST)
-    with pytest.raises(ConfigurationError, match="holds another key"):
+    with pytest.raises(Conflict, match="holds another key"):
         store.keep(KV, name="m1", material=SECOND)
     assert store.fetch(f"{KV}#m1") == FIRST
 

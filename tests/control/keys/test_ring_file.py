@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -117,12 +118,14 @@ def test_a_file_that_cannot_be_used_does_not_take_the_known_keys(
 def test_a_store_is_asked_once_for_each_key(settings: Settings) -> None:
     store = Store()
     stores: dict[str, SecretStore] = {"acme": store}
-    ring = Keyring([MasterKey(kid="m1", material=b"1" * 32, state="active", reference="acme:kv#1")])
+    ring = Keyring(
+        [MasterKey(kid="m1", material=b"1" * 32, state="active", reference="acme:kv#m1")]
+    )
     RingFile(settings.keyring_path, SecretStores(dict)).write(ring)
     vault = load_vault(settings, lambda: stores)
     assert vault.keyring.dump() == ring.dump()
     writer = RingFile(settings.keyring_path, SecretStores(dict))
-    two = MasterKey(kid="m2", material=b"2" * 32, state="decrypt_only", reference="acme:kv#2")
+    two = MasterKey(kid="m2", material=b"2" * 32, state="decrypt_only", reference="acme:kv#m2")
     writer.write(ring.prepare(two))
     store.reached = False
     asyncio.run(vault.reload())
@@ -131,12 +134,58 @@ def test_a_store_is_asked_once_for_each_key(settings: Settings) -> None:
     store.reached = True
     asyncio.run(vault.reload())
     assert vault.keyring.successor == "m2"
-    assert store.asked == ["acme:kv#1", "acme:kv#2", "acme:kv#2"]
+    assert store.asked == ["acme:kv#m1", "acme:kv#m2", "acme:kv#m2"]
+
+
+async def test_a_look_that_was_cancelled_is_not_lost(settings: Settings) -> None:
+    vault = load_vault(settings)
+    held, go_on, real = threading.Event(), threading.Event(), RingFile.read
+
+    def slow(self: RingFile) -> Keyring:
+        ring = real(self)
+        held.set()
+        assert go_on.wait(20)
+        return ring
+
+    RingFile(settings.keyring_path, SecretStores(dict)).write(vault.keyring.rotate())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RingFile, "read", slow)
+        looking = asyncio.create_task(vault.reload())
+        assert await asyncio.to_thread(held.wait, 20)
+        looking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await looking
+    go_on.set()
+    await vault.reload()
+    assert vault.keyring.active == "m2"
+
+
+async def test_those_who_miss_a_key_at_once_look_together(settings: Settings) -> None:
+    vault = load_vault(settings)
+    looks, began, go_on, real = [0], threading.Event(), threading.Event(), RingFile.newer
+
+    def slow(self: RingFile) -> Keyring | None:
+        looks[0] += 1
+        began.set()
+        assert go_on.wait(20)
+        return real(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RingFile, "newer", slow)
+        first = asyncio.create_task(vault.reload())
+        assert await asyncio.to_thread(began.wait, 20)
+        later = [asyncio.create_task(vault.reload()) for _ in range(50)]
+        await asyncio.sleep(0)  # they ask now: what the first one read may be older
+        RingFile(settings.keyring_path, SecretStores(dict)).write(vault.keyring.rotate())
+        go_on.set()
+        await asyncio.gather(first, *later)
+    assert looks == [2]
+    assert vault.keyring.active == "m2"
 
 
 def test_keys_in_the_environment_may_be_references_too(settings: Settings) -> None:
     stores: dict[str, SecretStore] = {"acme": Store()}
-    kept = load_settings(data_dir=settings.data_dir, master_keys="m1:active:acme:kv#x")
+    kept = load_settings(data_dir=settings.data_dir, master_keys="m1:active:acme:kv#m1")
     assert load_vault(kept, lambda: stores).keyring.active == "m1"
     with pytest.raises(ConfigurationError, match="not installed"):
         load_vault(kept)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from aura_control.bootstrap import load_vault, open_database
+from aura_control.bootstrap import add_user, load_vault, open_database
 from aura_control.db.connection import Connection
 from aura_control.db.exclusive import alone
 from aura_control.db.models import ConnectionState
@@ -175,6 +175,29 @@ async def test_a_key_is_retired_only_when_nothing_needs_it(world: SealedWorld) -
     assert (second.sealed, second.retirable) == (ROWS, False)
     for _ in range(2):  # the material is destroyed after it: dying in between must not matter
         await retire(world.database, world.vault, "m1")
+
+
+async def test_the_key_that_all_began_under_is_destroyed(world: SealedWorld) -> None:
+    """Also for a process that has not looked since, and then only writes an audit entry."""
+    late = load_vault(world.settings)
+    other = open_database(world.settings, late)
+    before = await world.everything()
+    assert await world.whole()
+    await world.rotated()
+    await rewrap(world)
+    await retire(world.database, world.vault, "m1")
+    world.change_ring("m1")
+    await world.vault.reload()
+    assert await world.everything() == before
+    assert await world.whole()
+    for owner in world.owners:
+        async with other.transaction() as tx:
+            await tx.audit.append(owner.tenant_id, action="x", actor="system", target="x")
+    assert late.keyring.states == {"m1": "destroyed", "m2": "active"}
+    await add_user(other, tenant_name="new", email="new@example.org")
+    await other.close()
+    assert await world.whole()
+    assert await world.everything() == before
 
 
 async def test_nothing_is_sealed_under_a_retired_key(world: SealedWorld) -> None:

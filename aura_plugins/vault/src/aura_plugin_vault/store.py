@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aura_core.encoding import b64url, unb64url
-from aura_core.errors import ConfigurationError, ProviderUnavailable
+from aura_core.errors import ConfigurationError, Conflict, ProviderUnavailable
 from aura_plugin_vault.references import Place, field_of, place_of, wrapped_of
 from aura_plugin_vault.session import Missing, Refused, VaultSession, vault_session
 from aura_plugin_vault.settings import VaultSettings
@@ -107,9 +107,9 @@ def _add(session: VaultSession, place: Place, name: str, material: bytes) -> Non
         except Missing:
             fields, version = {}, 0  # the version of what does not exist
         if name in fields:
-            if hmac.compare_digest(_material(fields, name, place), material):
+            if hmac.compare_digest(str(fields[name]).encode(), b64url(material).encode()):
                 return  # an earlier call whose answer was lost
-            raise ConfigurationError(
+            raise Conflict(
                 f"Field {name} of {place.api_path} in Vault holds another key.",
                 hint="A master key is never overwritten: name another place.",
             )
