@@ -40,7 +40,7 @@ def create_app(project: Project) -> Starlette:
             except Problem as problem:
                 headers = headers or project.headers()
                 status, document, answers = problem.status, _error(problem), True
-            if asked is not None:
+            if asked is not None and answers:
                 project.wrong += asked.wrong_answer(status, document)
         if not answers:
             await _never(request)
@@ -66,7 +66,7 @@ def _carried_out(
     if asked is None:
         project.wrong.append(f"{request.method} {request.url.path} is not known to the fake")
         raise Problem(404, "not_found")
-    project.calls[str(asked)] += 1
+    project.calls[f"{asked}?name" if "name" in query else str(asked)] += 1
     if project.read_only and asked.method != "GET":
         raise Problem(401, "token_readonly")
     wrong = asked.wrong_request(query, body)

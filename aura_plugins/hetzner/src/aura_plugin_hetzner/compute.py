@@ -23,8 +23,6 @@ from aura_plugin_hetzner.surroundings import Surroundings
 
 __all__ = ["HetznerCompute"]
 
-_FRESH = 3.0
-"""Seconds for which a list of all servers answers those who wait for one."""
 
 
 class HetznerCompute:
@@ -81,12 +79,12 @@ class HetznerCompute:
         """See the contract. Of the last list of all servers, if that is fresh."""
         check_name(name)
         async with self._asking("list the servers"):
-            server = await self._roster.find(name, seconds=_FRESH)
+            server = await self._roster.find(name)
         return None if server is None else _machine(server)
 
     async def machines(self) -> list[Machine]:
         async with self._asking("list the servers"):
-            servers = await self._roster.all(seconds=_FRESH)
+            servers = await self._roster.all()
         return [_machine(servers[name]) for name in sorted(servers)]
 
     async def destroy(self, name: str) -> None:
@@ -95,7 +93,7 @@ class HetznerCompute:
         check_name(name)
         async with self._asking("remove the server"):
             await self._ending.end(name)
-            if not self._under_way and not await self._roster.all(seconds=_FRESH):
+            if not self._under_way and not await self._roster.all():
                 await self._surroundings.remove()
                 await self._groups.remove()
 

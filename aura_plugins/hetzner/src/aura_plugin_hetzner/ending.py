@@ -15,7 +15,6 @@ from aura_plugin_hetzner.settings import HetznerSettings
 __all__ = ["Ending"]
 
 _GONE_WITHIN = 90.0
-_FRESH = 3.0
 _BUSY = frozenset({"locked", "conflict", "resource_in_use", "must_be_unassigned"})
 
 
@@ -75,7 +74,7 @@ class Ending:
 
     async def _wait_until_gone(self, name: str) -> None:
         latest = self._clock.monotonic() + _GONE_WITHIN
-        seconds = 0.0  # nothing from before the request
+        seconds: float | None = 0.0  # nothing from before the request
         while await self._roster.find(name, seconds=seconds) is not None:
             if self._clock.monotonic() > latest:
                 raise ComputeError(
@@ -83,8 +82,8 @@ class Ending:
                     "was asked to delete it.",
                     retryable=True,
                 )
-            await self._clock.sleep(_FRESH)
-            seconds = _FRESH
+            await self._clock.sleep(self._roster.fresh)
+            seconds = None
 
     async def _free(self, path: str, what: str, name: str, **query: Any) -> None:
         selector = f"{SELECTOR},{MACHINE}={name}"

@@ -19,7 +19,6 @@ from aura_plugin_hetzner.surroundings import Surroundings
 
 __all__ = ["Making"]
 
-_FRESH = 3.0
 _AT_ONCE = 8
 _SOLD_OUT_FOR = 60.0
 _STARTED_WITHIN = 180.0
@@ -55,7 +54,7 @@ class Making:
     async def make(self, request: MachineRequest, labels: Mapping[str, str]) -> Server:
         """The running server. Raises Refused, Lost and ComputeError."""
         action: int | None = None
-        server = await self._roster.find(request.name, seconds=_FRESH)
+        server = await self._roster.find(request.name)
         if server is None:
             server, action = await self._ask(request, labels)
         _check_ours(server, labels)
@@ -149,8 +148,8 @@ class Making:
                     path = f"/servers/{server['id']}/actions/poweron"
                     action = int((await self._api.call("POST", path))["action"]["id"])
                     self._roster.follow(action)
-                await self._clock.sleep(_FRESH)
-                known = await self._roster.find(name, seconds=_FRESH)
+                await self._clock.sleep(self._roster.fresh)
+                known = await self._roster.find(name)
                 if action is not None and (known is None or now > ask_again):
                     ask_again = now + _ACTION_AFTER
                     await self._check_action(server, action, seconds=0.0 if known is None else 5.0)

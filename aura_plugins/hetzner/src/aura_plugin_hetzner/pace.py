@@ -60,7 +60,7 @@ class Pace:
     that work on the same project and to whoever sits at the console.
     """
 
-    def __init__(self, *, clock: Clock, longest_wait: float = 120.0) -> None:
+    def __init__(self, *, clock: Clock, longest_wait: float = 200.0) -> None:
         self._clock = clock
         self._longest_wait = longest_wait
         self._limit: float | None = None

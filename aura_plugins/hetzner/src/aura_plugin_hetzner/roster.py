@@ -15,6 +15,8 @@ Server = dict[str, Any]
 """A server as the API answers it."""
 
 _MOST_ACTIONS = 50  # in one question: ids stand in the address
+_FRESH = 3.0
+_PAGE = 50
 
 
 class Roster:
@@ -30,19 +32,26 @@ class Roster:
         self._clock = clock
         self._list = Kept(self._fetch, clock=clock)
         self._own: dict[str, tuple[float, Server | None]] = {}
+        self._size = 0
         self._followed: dict[int, dict[str, Any]] = {}
         self._actions = Kept(self._fetch_actions, clock=clock)
 
-    async def all(self, *, seconds: float) -> dict[str, Server]:
-        """The servers by name, as of at most ``seconds`` before this call."""
-        servers = dict(await self._list.get(seconds=seconds))
+    @property
+    def fresh(self) -> float:
+        """Seconds for which a list is good, and after which it is worth looking again: three for
+        each page that it takes, so that looking costs a third of what comes back meanwhile."""
+        return _FRESH * max(1, -(-self._size // _PAGE))
+
+    async def all(self, *, seconds: float | None = None) -> dict[str, Server]:
+        """The servers by name, as of at most ``seconds`` (else :attr:`fresh`) before this call."""
+        servers = dict(await self._list.get(seconds=self.fresh if seconds is None else seconds))
         for name, (_, server) in self._own.items():
             servers.pop(name, None)
             if server is not None:
                 servers[name] = server
         return servers
 
-    async def find(self, name: str, *, seconds: float) -> Server | None:
+    async def find(self, name: str, *, seconds: float | None = None) -> Server | None:
         return (await self.all(seconds=seconds)).get(name)
 
     def made(self, server: Server) -> None:
@@ -70,6 +79,7 @@ class Roster:
         servers = await self._api.every("/servers", "servers", label_selector=SELECTOR)
         # Only now: while the list was on its way, what we know ourselves was newer than the last.
         self._own = {name: known for name, known in self._own.items() if known[0] >= begun}
+        self._size = len(servers)
         return {server["name"]: server for server in servers}
 
     async def _fetch_actions(self) -> bool:
