@@ -17,6 +17,7 @@ from tests.fakes.hetzner.goods import pricing, server_types
 from tests.fakes.hetzner.project import Project
 from tests.fakes.hetzner.serving import serving
 
+
 @pytest.fixture
 def clock() -> VirtualClock:
     return VirtualClock()

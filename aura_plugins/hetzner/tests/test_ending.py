@@ -109,7 +109,7 @@ async def test_a_protected_server_stays_and_the_user_is_told(
     await compute.create(request())
     (server,) = project.servers.values()
     server["protected"] = True
-    with pytest.raises(ComputeError, match="protected from deletion.*Take the protection off"):
+    with pytest.raises(ComputeError, match=r"protected from deletion.*Take the protection off"):
         await compute.destroy(NAME)
     assert len(project.servers) == 1
     assert project.calls["DELETE /servers/{id}"] == 1

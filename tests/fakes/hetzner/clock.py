@@ -40,6 +40,12 @@ class VirtualClock:
         self._changed.set()
         await future
 
+    def advance(self, seconds: float) -> None:
+        """Time passes whether somebody waits or not."""
+        self.now += seconds
+        while self._sleepers and self._sleepers[0][0] <= self.now:
+            self._wake()
+
     def pool(self, threads: int = 8) -> ThreadPoolExecutor:
         return _CountedPool(threads, began=self._began, ended=self._ended)
 
@@ -68,9 +74,13 @@ class VirtualClock:
             if self._busy or not self._sleepers:
                 await self._changed.wait()
                 continue
-            self.now, _, future = heapq.heappop(self._sleepers)
-            if not future.done():
-                future.set_result(None)
+            self.now = max(self.now, self._sleepers[0][0])
+            self._wake()
+
+    def _wake(self) -> None:
+        _, _, future = heapq.heappop(self._sleepers)
+        if not future.done():
+            future.set_result(None)
 
 
 class _CountedPool(ThreadPoolExecutor):
@@ -81,9 +91,7 @@ class _CountedPool(ThreadPoolExecutor):
         self._began = began
         self._ended = ended
 
-    def submit(
-        self, fn: Callable[..., Answer], /, *args: Any, **kwargs: Any
-    ) -> Future[Answer]:
+    def submit(self, fn: Callable[..., Answer], /, *args: Any, **kwargs: Any) -> Future[Answer]:
         loop = asyncio.get_running_loop()
         self._began()
         future = super().submit(fn, *args, **kwargs)

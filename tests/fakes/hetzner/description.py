@@ -29,7 +29,9 @@ class Operation:
         """What the description does not allow in this request."""
         described = _described(self.method, self.template)
         known = {
-            entry["name"]: entry for entry in described.get("parameters", ()) if entry["in"] == "query"
+            entry["name"]: entry
+            for entry in described.get("parameters", ())
+            if entry["in"] == "query"
         }
         wrong = [f"query {name} is not described" for name in query if name not in known]
         for name, entry in known.items():
@@ -66,7 +68,8 @@ def operation(method: str, path: str) -> Operation | None:
         match = re.fullmatch(pattern, path)
         if match and method.lower() in methods:
             given = match.groupdict().get("id")
-            return Operation(method=method, template=template, path_id=given and int(given))
+            path_id = None if given is None else int(given)
+            return Operation(method=method, template=template, path_id=path_id)
     return None
 
 

@@ -133,15 +133,16 @@ class Project:
     def action(
         self, command: str, server_id: int, *, seconds: float, error: str | None = None
     ) -> Thing:
+        number = self.new_id()
         made = {
-            "id": self.new_id(),
+            "id": number,
             "command": command,
             "begun": self.clock(),
             "seconds": seconds,
             "error": error,
             "server": server_id,
         }
-        self.actions[made["id"]] = made
+        self.actions[number] = made
         return self.shown_action(made)
 
     def shown_action(self, action: Thing) -> Thing:

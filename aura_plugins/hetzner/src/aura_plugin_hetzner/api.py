@@ -175,8 +175,8 @@ class Api:
                 timeout=self._timeout,
             )
             # hcloud has no public way to either; tests hold both against the pinned version.
-            client._client._retry_max_retries = 0  # noqa: SLF001
-            session = client._client._session  # noqa: SLF001
+            client._client._retry_max_retries = 0
+            session = client._client._session
             # Neither a proxy nor a .netrc of the environment, nor a redirect, gets the token.
             session.trust_env = False
             session.max_redirects = 0

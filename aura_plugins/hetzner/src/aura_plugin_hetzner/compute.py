@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Literal
 
 from aura_core.compute import Machine, MachineRequest
-from aura_core.errors import ComputeError
 from aura_plugin_hetzner.api import TIMEOUT, Api
 from aura_plugin_hetzner.ending import Ending
 from aura_plugin_hetzner.failures import Lost, Refused, meaning
@@ -22,7 +21,6 @@ from aura_plugin_hetzner.settings import HetznerSettings
 from aura_plugin_hetzner.surroundings import Surroundings
 
 __all__ = ["HetznerCompute"]
-
 
 
 class HetznerCompute:

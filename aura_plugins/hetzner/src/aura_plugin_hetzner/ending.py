@@ -97,8 +97,7 @@ class Ending:
             if error.code in _BUSY:
                 # The budget of repeats is used up: the workflow comes back.
                 raise ComputeError(
-                    "Hetzner is still at work on what belongs to this machine "
-                    f"({error.code}).",
+                    f"Hetzner is still at work on what belongs to this machine ({error.code}).",
                     retryable=True,
                 ) from None
             if error.code != "not_found":

@@ -53,7 +53,7 @@ _BY_STATUS = {
 }
 
 _TOKEN_HINT = (
-    "Make a token with read and write permission in the Hetzner Console (project, Security, "  # noqa: S105
+    "Make a token with read and write permission in the Hetzner Console (project, Security, "
     "API tokens) and set AURA_HETZNER_TOKEN."
 )
 
@@ -96,9 +96,7 @@ def meaning(failure: Refused | Lost, *, doing: str) -> ComputeError:
         )
     if failure.code not in _MEANINGS:
         said = f": {failure.said}" if failure.said else ""
-        return ComputeError(
-            f"Hetzner did not {doing} ({failure.code}{said}).", retryable=False
-        )
+        return ComputeError(f"Hetzner did not {doing} ({failure.code}{said}).", retryable=False)
     message, hint, retryable = _MEANINGS[failure.code]
     if failure.code == "resource_limit_exceeded":
         message = f"{message} ({_limits(failure)})."
@@ -108,8 +106,8 @@ def meaning(failure: Refused | Lost, *, doing: str) -> ComputeError:
 def _limits(failure: Refused) -> str:
     details = failure.details if isinstance(failure.details, dict) else {}
     limits = details.get("limits")
-    names = [entry.get("name") for entry in limits or () if isinstance(entry, dict)]
-    known = [name for name in names if re.fullmatch(r"[a-z0-9_]{1,64}", str(name))]
+    names = [str(entry.get("name")) for entry in limits or () if isinstance(entry, dict)]
+    known = [name for name in names if re.fullmatch(r"[a-z0-9_]{1,64}", name)]
     return ", ".join(known) or failure.said or "not said which"
 
 

@@ -1,7 +1,7 @@
 """What the operator decides, from settings that begin with ``AURA_HETZNER_``.
 
-hcloud's own variables (``HCLOUD_TOKEN``) are not read: a shell in which somebody administers another
-project must not decide where machines are made.
+hcloud's own variables (``HCLOUD_TOKEN``) are not read: a shell in which somebody administers
+another project must not decide where machines are made.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class HetznerSettings:
 
     def __post_init__(self) -> None:
         _need(_is_safe(self.endpoint), "ENDPOINT", "an address like https://api.hetzner.cloud/v1")
-        _need(bool(_NAME.fullmatch(self.region)), "REGION", "a region such as eu-central or us-east")
+        _need(bool(_NAME.fullmatch(self.region)), "REGION", "a region such as us-east")
         _need(all(map(_NAME.fullmatch, self.types)), "TYPES", "a list such as cx23,cpx12")
         ceilings = self.most_monthly.values()
         _need(all(c.is_finite() and c > 0 for c in ceilings), "MAX_MONTHLY_EUR", "a price above 0")

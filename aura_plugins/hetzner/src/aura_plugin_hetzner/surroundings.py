@@ -1,4 +1,4 @@
-"""What every machine needs beside itself: firewall, SSH keys, image, and a group to be spread in."""
+"""What every machine needs beside itself: firewall, SSH keys and image; and what is on offer."""
 
 from __future__ import annotations
 
