@@ -25,8 +25,8 @@ async def test_two_hundred_machines(make: Make, project: Project) -> None:
     # One request each, and what is asked once for all: types, prices, images and the firewall.
     assert beyond_polling(project) <= MANY + 6
     assert project.refused == 0
-    # Lists of up to four pages, at the most every three seconds.
-    assert project.calls["GET /servers"] <= 24
+    # Lists of up to four pages, and the more pages the fewer lists.
+    assert project.calls["GET /servers"] <= 13
 
 
 async def test_two_hundred_machines_when_much_goes_wrong(make: Make, project: Project) -> None:

@@ -52,7 +52,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(steps=STEPS, left=st.integers(2, 12), hourly=st.sampled_from([20, 60]))
 async def test_hetzner_never_has_to_refuse(
     steps: list[tuple[str, int]], left: int, hourly: int

@@ -84,8 +84,11 @@ class Api:
         page: int | None = 1
         for _ in range(_MOST_PAGES):
             answer = await self.call("GET", path, {**query, "page": page, "per_page": _PER_PAGE})
-            found += answer[what]
-            page = answer["meta"]["pagination"]["next_page"]
+            try:
+                found += answer[what]
+                page = answer["meta"]["pagination"]["next_page"]
+            except (KeyError, TypeError):
+                raise Lost(f"GET {path}", code="unexpected_answer") from None
             if page is None:
                 return found
         raise Lost(f"{path} has more than {_MOST_PAGES} pages")
@@ -160,9 +163,10 @@ class Api:
             document = client.request(method, path, **arguments)
         except hcloud.APIException as error:
             return _Answer(refused=Refused.of(error), headers=self._of_thread.headers)
-        except requests.RequestException as error:
+        except (requests.RequestException, KeyError, TypeError, AttributeError) as error:
+            # The last three are hcloud's, where an error is not the document that it should be.
             _log.debug("a request to Hetzner failed: %s", type(error).__name__)
-            return _Answer()
+            return _Answer(headers=self._of_thread.headers)
         return _Answer(document=document, headers=self._of_thread.headers)
 
     def _client(self) -> hcloud.Client:

@@ -28,7 +28,8 @@ class Refused(Exception):
     def of(cls, error: hcloud.APIException) -> Refused:
         code = error.code
         if isinstance(code, int):
-            return cls(_BY_STATUS.get(code, f"http_{code}"), "")
+            # A status: what came is no document, or none of an error. Below 400 it may have worked.
+            return cls(_BY_STATUS.get(code, f"http_{code}" if code >= 400 else "server_error"), "")
         if not re.fullmatch(r"[a-z0-9_]{1,64}", str(code)):
             return cls("unknown", "")
         return cls(code, _plain(error.message), error.details)
