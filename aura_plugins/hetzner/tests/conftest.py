@@ -11,7 +11,7 @@ from aura_plugin_hetzner.compute import HetznerCompute
 from aura_plugin_hetzner.settings import HetznerSettings
 from pydantic import SecretStr
 
-from aura_plugins.hetzner.tests.projects import TIMEOUT, Make, add_image
+from aura_plugins.hetzner.tests.projects import TIMEOUT, Make
 from tests.fakes.hetzner.clock import VirtualClock
 from tests.fakes.hetzner.goods import pricing, server_types
 from tests.fakes.hetzner.project import Project
@@ -28,7 +28,7 @@ def project(clock: VirtualClock) -> Iterator[Project]:
     """It ends with the check that both sides kept to Hetzner's description of the API."""
     made = Project(clock=clock.monotonic, types=server_types(), pricing=pricing())
     for architecture in ("x86", "arm"):
-        add_image(made, "debian-12", type="system", architecture=architecture)
+        made.add_image("debian-12", type="system", architecture=architecture)
     yield made
     assert made.wrong == []
 

@@ -8,9 +8,8 @@ from typing import Any
 from aura_plugin_hetzner.compute import HetznerCompute
 
 from aura_core.compute import MachineRequest
-from tests.fakes.hetzner.project import Project
 
-__all__ = ["TIMEOUT", "Make", "add_image", "request"]
+__all__ = ["TIMEOUT", "Make", "request"]
 
 Make = Callable[..., HetznerCompute]
 
@@ -27,29 +26,3 @@ def request(number: int = 1, **changes: Any) -> MachineRequest:
             **changes,
         }
     )
-
-
-def add_image(project: Project, name: str | None, **changes: Any) -> int:
-    number = project.new_id()
-    project.images[number] = {
-        "id": number,
-        "type": "snapshot",
-        "status": "available",
-        "name": name,
-        "description": "",
-        "image_size": 1.5,
-        "disk_size": 10,
-        "created": project.stamp(),
-        "created_from": None,
-        "bound_to": None,
-        "os_flavor": "debian",
-        "os_version": "12",
-        "rapid_deploy": True,
-        "protection": {"delete": False},
-        "deprecated": None,
-        "deleted": None,
-        "labels": {},
-        "architecture": "x86",
-        **changes,
-    }
-    return number

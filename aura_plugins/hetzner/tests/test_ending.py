@@ -6,7 +6,7 @@ import pytest
 from aura_plugin_hetzner.compute import HetznerCompute
 
 from aura_core.errors import ComputeError
-from aura_plugins.hetzner.tests.projects import Make, add_image, request
+from aura_plugins.hetzner.tests.projects import Make, request
 from tests.fakes.hetzner.project import Fault, Project
 
 EMPTY = {"servers": 0, "addresses": 0, "firewalls": 0, "groups": 0, "images": 2}
@@ -17,7 +17,7 @@ SNAPSHOT = {"managed-by": "aura", "aura-machine": NAME}
 async def test_the_books_are_empty_afterwards(make: Make, project: Project) -> None:
     compute = make(spread=True)
     await compute.create(request())
-    add_image(project, None, labels=SNAPSHOT)
+    project.add_image(None, labels=SNAPSHOT)
     await compute.destroy(NAME)
     assert project.books == EMPTY
     assert await compute.find(NAME) is None
@@ -62,8 +62,8 @@ async def test_another_machines_things_stay(make: Make, project: Project) -> Non
     compute = make(spread=True)
     await compute.create(request())
     other = await compute.create(request(2))
-    add_image(project, None, labels={**SNAPSHOT, "aura-machine": other.name})
-    add_image(project, None, labels={"aura-machine": NAME})
+    project.add_image(None, labels={**SNAPSHOT, "aura-machine": other.name})
+    project.add_image(None, labels={"aura-machine": NAME})
     await compute.destroy(NAME)
     assert project.books == {
         "servers": 1, "addresses": 2, "firewalls": 1, "groups": 1, "images": 4,
@@ -74,7 +74,7 @@ async def test_another_machines_things_stay(make: Make, project: Project) -> Non
 async def test_snapshots_are_kept_where_that_is_the_policy(make: Make, project: Project) -> None:
     compute = make(keep_snapshots=True)
     await compute.create(request())
-    add_image(project, None, labels=SNAPSHOT)
+    project.add_image(None, labels=SNAPSHOT)
     await compute.destroy(NAME)
     assert project.books == {**EMPTY, "images": 3}
 

@@ -8,7 +8,7 @@ import pytest
 from aura_plugin_hetzner.compute import HetznerCompute
 
 from aura_core.errors import ComputeError
-from aura_plugins.hetzner.tests.projects import Make, add_image, request
+from aura_plugins.hetzner.tests.projects import Make, request
 from tests.fakes.hetzner.project import Fault, Project
 
 IMPATIENT = (5.0, 0.3)
@@ -170,12 +170,12 @@ async def test_lists_are_read_to_their_last_page(make: Make, project: Project) -
 
 async def test_the_newest_snapshot_that_fits_is_taken(make: Make, project: Project) -> None:
     ours = {"aura-image": "1"}
-    add_image(project, None, labels=ours, created="2026-01-01T00:00:00Z")
-    right = add_image(project, None, labels=ours, created="2026-02-01T00:00:00Z")
-    add_image(project, None, labels=ours, created="2026-03-01T00:00:00Z", disk_size=79)
-    add_image(project, None, labels=ours, created="2026-04-01T00:00:00Z", architecture="arm")
-    add_image(project, None, labels=ours, created="2026-05-01T00:00:00Z", status="creating")
-    add_image(project, None, labels={}, created="2026-06-01T00:00:00Z")
+    project.add_image(None, labels=ours, created="2026-01-01T00:00:00Z")
+    right = project.add_image(None, labels=ours, created="2026-02-01T00:00:00Z")
+    project.add_image(None, labels=ours, created="2026-03-01T00:00:00Z", disk_size=79)
+    project.add_image(None, labels=ours, created="2026-04-01T00:00:00Z", architecture="arm")
+    project.add_image(None, labels=ours, created="2026-05-01T00:00:00Z", status="creating")
+    project.add_image(None, labels={}, created="2026-06-01T00:00:00Z")
     await make(types=("cpx12",)).create(request())
     (server,) = project.servers.values()
     assert server["image"]["id"] == right

@@ -74,11 +74,13 @@ def _carried_out(
         project.wrong += wrong
         raise Problem(422, "invalid_input")
     fault = project.fault(asked.method, asked.template)
-    if fault is not None and fault.status is not None:
-        raise Problem(fault.status, fault.code)
     if fault is not None and not fault.done:
+        if fault.status is not None:
+            raise Problem(fault.status, fault.code)
         return 204, None, False
     status, document = _HANDLERS[str(asked)](project, asked.path_id, query, body)
+    if fault is not None and fault.status is not None:
+        raise Problem(fault.status, fault.code)
     return status, document, fault is None
 
 

@@ -30,8 +30,8 @@ class Problem(Exception):
 class Fault:
     """Goes wrong ``times`` times for a method and path (as described, ``/servers/{id}``).
 
-    With a ``status`` the request is refused with that and ``code``. Without one it is never
-    answered; ``done`` says whether it was carried out.
+    With a ``status`` that and ``code`` are the answer; without one it is never answered. ``done``
+    says whether it was carried out all the same.
     """
 
     method: str
@@ -59,6 +59,8 @@ class Project:
     addresses_stay: bool = False
     """Deleting a server leaves its addresses behind, whatever they say."""
     faults: list[Fault] = field(default_factory=list)
+    boot: Callable[[Thing], None] = lambda server: None
+    """Called with each new server, in the thread of the fake."""
 
     servers: dict[int, Thing] = field(default_factory=dict)
     addresses: dict[int, Thing] = field(default_factory=dict)
@@ -99,6 +101,32 @@ class Project:
     def stamp(self, at: float | None = None) -> str:
         moment = _EPOCH + timedelta(seconds=self.clock() if at is None else at)
         return moment.isoformat().replace("+00:00", "Z")
+
+    def add_image(self, name: str | None, **changes: Any) -> int:
+        """A snapshot, unless the changes say otherwise; its id."""
+        number = self.new_id()
+        self.images[number] = {
+            "id": number,
+            "type": "snapshot",
+            "status": "available",
+            "name": name,
+            "description": "",
+            "image_size": 1.5,
+            "disk_size": 10,
+            "created": self.stamp(),
+            "created_from": None,
+            "bound_to": None,
+            "os_flavor": "debian",
+            "os_version": "12",
+            "rapid_deploy": True,
+            "protection": {"delete": False},
+            "deprecated": None,
+            "deleted": None,
+            "labels": {},
+            "architecture": "x86",
+            **changes,
+        }
+        return number
 
     def charge(self) -> dict[str, str]:
         """Counts a request; the headers that every answer has. Raises Problem beyond the limit."""

@@ -45,6 +45,7 @@ def create(project: Project, body: Thing) -> Thing:
         },
     }
     project.servers[number] = server
+    project.boot(server)
     project.most_servers_seen = max(project.most_servers_seen, len(project.servers))
     error = project.action_errors.pop(body["name"], None)
     if error is not None:

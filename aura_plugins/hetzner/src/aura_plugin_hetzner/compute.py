@@ -47,7 +47,6 @@ class HetznerCompute:
         self._roster = Roster(self._api, clock=clock)
         self._surroundings = Surroundings(self._api, settings, clock=clock)
         self._groups = SpreadGroups(self._api, clock=clock)
-        self._under_way = 0
         self._making = Making(
             api=self._api,
             settings=settings,
@@ -67,11 +66,7 @@ class HetznerCompute:
         check_name(request.name)
         labels = checked_labels(request.labels)
         async with self._asking("make the server"):
-            self._under_way += 1
-            try:
-                return _machine(await self._making.make(request, labels))
-            finally:
-                self._under_way -= 1
+            return _machine(await self._making.make(request, labels))
 
     async def find(self, name: str) -> Machine | None:
         """See the contract. Of the last list of all servers, if that is fresh."""
@@ -91,7 +86,8 @@ class HetznerCompute:
         check_name(name)
         async with self._asking("remove the server"):
             await self._ending.end(name)
-            if not self._under_way and not await self._roster.all():
+            if not await self._roster.all():
+                # One that is asked for at this moment has it made again.
                 await self._surroundings.remove()
                 await self._groups.remove()
 
