@@ -9,6 +9,7 @@ from aura_plugin_hetzner.compute import HetznerCompute
 
 from aura_core.errors import ComputeError
 from aura_plugins.hetzner.tests.projects import Make, request
+from tests.fakes.hetzner.clock import VirtualClock
 from tests.fakes.hetzner.project import Fault, Project
 
 IMPATIENT = (5.0, 0.3)
@@ -166,6 +167,21 @@ async def test_lists_are_read_to_their_last_page(make: Make, project: Project) -
     before = project.calls["GET /servers"]
     assert len(await make().machines()) == 120
     assert project.calls["GET /servers"] == before + 3
+
+
+async def test_the_more_servers_the_less_often_they_are_listed(
+    make: Make, project: Project, clock: VirtualClock
+) -> None:
+    compute = make()
+    await asyncio.gather(*(compute.create(request(number)) for number in range(60)))
+    await compute.machines()
+    before = project.calls["GET /servers"]
+    clock.advance(5)  # a list of two pages is good for six seconds
+    await compute.machines()
+    assert project.calls["GET /servers"] == before
+    clock.advance(2)
+    await compute.machines()
+    assert project.calls["GET /servers"] == before + 2
 
 
 async def test_the_newest_snapshot_that_fits_is_taken(make: Make, project: Project) -> None:
