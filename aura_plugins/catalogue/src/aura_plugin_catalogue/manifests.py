@@ -1,0 +1,332 @@
+"""One provider's manifest: what its ways to authenticate share, and which of them can be declared.
+
+A way that the schema does not take beside the best one is left out: a manifest offers only what
+works. What can be declared in no way is listed as ``coming_soon`` with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+
+from aura_core.manifest import Manifest, template_variables
+from aura_plugin_catalogue.corrections import corrected
+from aura_plugin_catalogue.environments import environments
+from aura_plugin_catalogue.methods import NotDeclarable, method, substituted
+from aura_plugin_catalogue.words import label
+
+__all__ = ["document"]
+
+Facts = Mapping[str, Any]
+
+def document(provider: Facts, corrections: Facts) -> dict[str, Any]:
+    """The manifest as a document that the schema accepts.
+
+    Raises pydantic's ``ValidationError`` when neither the best way nor its being left for later
+    can be declared: then the facts or a correction are wrong.
+    """
+    ways = list(provider["auth"])
+    provider = {**provider, "id": corrections.get("id", provider["id"])}
+    wanted = corrections.get("first")
+    ways.sort(key=lambda facts: facts["id"] != wanted)  # stable: the rest stays best first
+    try:
+        best = method(provider, ways[0])
+    except NotDeclarable as reason:
+        return _later(provider, ways[0], str(reason))
+    manifest = _manifest(provider, ways, [(ways[0], best)], corrections)
+    Manifest.model_validate(manifest)
+    taken = [(ways[0], best)]
+    for facts in ways[1:]:
+        try:
+            more = [*taken, (facts, method(provider, facts))]
+            tried = _manifest(provider, ways, more, corrections)
+            Manifest.model_validate(tried)
+        except (NotDeclarable, ValidationError):
+            continue
+        if _same_api(provider, ways[0], facts):
+            manifest, taken = tried, more
+    return manifest
+
+
+def _same_api(provider: Facts, best: Facts, other: Facts) -> bool:
+    base = provider["api_base_url"]
+    return bool(best.get("api_base_url", base) == other.get("api_base_url", base))
+
+
+def _manifest(
+    provider: Facts,
+    ways: list[Facts],
+    taken: list[tuple[Facts, dict[str, Any]]],
+    corrections: Facts,
+) -> dict[str, Any]:
+    best = ways[0]
+    base = _lower_host(best.get("api_base_url", provider["api_base_url"]))
+    for name in template_variables(base):
+        # A key that is part of the path is placed there by its placement, never by a template.
+        if any(f["name"] == name for f in best.get("fields", ()) if f.get("secret")):
+            base = base.partition("{" + name + "}")[0].rpartition("/")[0]
+    auth = [_verified(facts, built, base) for facts, built in taken]
+    built: dict[str, Any] = {
+        **_card(provider),
+        "single_source": [],
+        "hosts": [],
+        "api": _api(provider, best, base),
+        "auth": auth,
+        "skill": _skill(provider, auth),
+        "environments": environments(provider, best, base),
+        "mcp": [_mcp(server) for server in provider.get("mcp", ())],
+    }
+    built = corrected(built, corrections)
+    servers = _servers(base)
+    built = _with_servers(built, servers)
+    for entry, (facts, _) in zip(built["auth"], taken, strict=True):
+        _declare(built, entry, facts, best, corrections, servers)
+    built["single_source"] = _single(built["auth"], [facts for facts, _ in taken])
+    built["hosts"] = corrections.get("hosts") or sorted(set(_hosts(built)))
+    return {key: value for key, value in built.items() if value not in (None, [], {}, "")}
+
+
+def _card(provider: Facts) -> dict[str, Any]:
+    return {
+        "id": provider["id"],
+        "name": provider["name"],
+        "category": provider["category"],
+        "description": f"Calls to the API of {provider['name']}.",
+        "docs_url": provider.get("docs_url"),
+        "website_url": provider.get("website_url"),
+        "family": provider.get("family"),
+        "tags": provider.get("tags"),
+    }
+
+
+def _later(provider: Facts, facts: Facts, reason: str) -> dict[str, Any]:
+    base = provider["api_base_url"]
+    kinds = ("oauth1", "aws_sigv4", "signature", "jwt", "app_installation")
+    fields = [
+        {"name": f["name"], "label": label(f["name"]), "secret": bool(f.get("secret"))}
+        for f in facts.get("fields", ())
+    ]
+    entry: dict[str, Any] = {
+        "strategy": facts["strategy"] if facts["strategy"] in kinds else "signature",
+        "needs_code": reason,
+        "variables": [_variable(c["name"], c, False) for c in facts.get("config", ())],
+    }
+    built = {
+        **_card(provider),
+        "status": "coming_soon",
+        "status_reason": reason,
+        "hosts": [urlsplit(base).netloc],
+        "api": {"base_url": base},
+        "auth": [{**entry, **({"fields": fields} if fields else {})}],
+    }
+    Manifest.model_validate({k: v for k, v in built.items() if v is not None})
+    return {key: value for key, value in built.items() if value not in (None, [], {}, "")}
+
+
+def _verified(facts: Facts, built: Facts, base: str) -> dict[str, Any]:
+    """The method with a call that shows whether its credential works, where the facts know one:
+    who the user is will do."""
+    known = facts.get("verify")
+    userinfo = facts.get("oauth2", {}).get("userinfo_url")
+    if known is None:
+        return {**built, **({"verify": {"url": _lower_host(userinfo)}} if userinfo else {})}
+    url = known["url"] if "url" in known else base.rstrip("/") + known["path"]
+    secret = {f["name"] for f in facts.get("fields", ()) if f.get("secret")} | {"api_key"}
+    if secret & set(template_variables(url)) or "{" in _without_variables(url):
+        return dict(built)
+    call: dict[str, Any] = {"url": _lower_host(url)}
+    if known["method"] != "GET":
+        call["method"] = known["method"]
+    if "body" in known:
+        call["json_body"] = known["body"]
+        if "query" in known["body"]:
+            call["error"] = {"path": "errors"}  # GraphQL answers errors with 200
+    if known.get("uses_quota"):
+        call["billed"] = True
+    if known.get("headers"):
+        call["headers"] = {k: v for k, v in known["headers"].items() if k != "user-agent"}
+    return {**built, "verify": substituted(call, facts)}
+
+
+def _without_variables(url: str) -> str:
+    for name in template_variables(url):
+        url = url.replace("{" + name + "}", "")
+    return url
+
+
+def _lower_host(url: str) -> str:
+    host = "" if url.startswith("{") else urlsplit(url).netloc
+    return url.replace(host, host.lower(), 1) if host else url
+
+
+def _single(auth: list[dict[str, Any]], ways: list[Facts]) -> list[str]:
+    """Keys of what only one independent source names."""
+    found = []
+    for entry, facts in zip(auth, ways, strict=True):
+        name = entry.get("id", entry["strategy"])
+        agreed = max((n for n in facts["agreement"].values() if isinstance(n, int)), default=0)
+        if agreed < _ENOUGH:
+            found.append(f"auth.{name}")
+        elif "verify" in entry and len(facts.get("verify", {}).get("sources", ())) < _ENOUGH:
+            found.append(f"auth.{name}.verify")
+    return found
+
+
+_ENOUGH = 2
+
+
+def _api(provider: Facts, best: Facts, base: str) -> dict[str, Any]:
+    optional = {c["name"] for c in best.get("config", ()) if c.get("required") is False}
+    headers = {
+        name: value
+        for name, value in best.get("api_headers", {}).items()
+        if value != "application/json" and not optional & set(template_variables(value))
+    }
+    built: dict[str, Any] = {"base_url": base}
+    if headers:
+        built["headers"] = headers
+    limit = _rate_limit(provider.get("rate_limit", {}))
+    if limit:
+        built["rate_limit"] = limit
+    filled: dict[str, Any] = substituted(built, best)
+    return filled
+
+
+def _rate_limit(facts: Facts) -> dict[str, Any]:
+    built: dict[str, Any] = {}
+    if "rate_limit_status_codes" in facts:
+        built["statuses"] = sorted({int(code) for code in facts["rate_limit_status_codes"]})
+    for key in ("retry_after_header", "remaining_header", "reset_header"):
+        if facts.get(key, "retry-after") != "retry-after":
+            built[key] = facts[key]
+    if "retry_hint_in_body" in facts:
+        built["hint_path"] = facts["retry_hint_in_body"]
+    return built
+
+
+def _skill(provider: Facts, auth: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """A skill for calls to the API; none where a machine would hold the operator's secret."""
+    if any("{client_secret}" in str(entry.get("placements")) for entry in auth):
+        return None
+    name = provider["id"].replace("_", "-")
+    return {
+        "dir_name": name,
+        "command": name,
+        "description": f"Authenticated calls to the API of {provider['name']}.",
+    }
+
+
+def _mcp(server: Facts) -> dict[str, Any]:
+    kinds = {"dynamic": "dynamic", "static": "pre_registered"}
+    built = {
+        "url": server["url"],
+        "resource": server.get("resource"),
+        "authorization_url": server.get("authorize_url"),
+        "token_url": server.get("token_url"),
+        "registration_url": server.get("registration_url"),
+        "client_registration": kinds.get(server.get("client_registration", "")),
+    }
+    return {key: value for key, value in built.items() if value is not None}
+
+
+def _servers(base: str) -> set[str]:
+    """Variables that stand for the whole host of the API."""
+    return {name for name in template_variables(base) if urlsplit(base).netloc == f"{{{name}}}"}
+
+
+def _with_servers(value: Any, names: set[str]) -> Any:
+    """The document with ``https://{host}`` written as ``{host}``: such a variable holds scheme
+    and host, so that its values are checked as a URL's and against the manifest's hosts."""
+    if isinstance(value, str):
+        for name in names:
+            value = value.replace(f"https://{{{name}}}", f"{{{name}}}")
+        return value
+    if isinstance(value, Mapping):
+        return {key: _with_servers(inner, names) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_servers(inner, names) for inner in value]
+    return value
+
+
+def _declare(
+    built: dict[str, Any],
+    entry: dict[str, Any],
+    facts: Facts,
+    best: Facts,
+    corrections: Facts,
+    servers: set[str],
+) -> None:
+    """Give the method the variables that its templates, and those of the API, name."""
+    config = {c["name"]: c for way in (best, facts) for c in way.get("config", ())}
+    fields = {f["name"] for f in entry.get("fields", ())}
+    said = corrections.get("variables", {})
+    names = dict.fromkeys(_mentioned([built["api"], entry]))
+    variables = [
+        {**_variable(name, config.get(name, {"name": name}), name in servers), **said.get(name, {})}
+        for name in names
+        if (name in config or name in said) and name not in fields
+    ]
+    if built.get("environments") and entry is built["auth"][0]:
+        choices = [environment["id"] for environment in built["environments"]]
+        variables.append({"name": "environment", "choices": choices, "required": False})
+    if variables:
+        entry["variables"] = variables
+
+
+def _variable(name: str, config: Facts, server: bool) -> dict[str, Any]:
+    built: dict[str, Any] = {"name": name}
+    source = config.get("provided_by", "user")
+    if source in ("callback", "token_response"):
+        built["provided_by"] = source
+    elif source == "automatic":
+        built["provided_by"] = "discovery"
+    else:
+        built["label"] = label(name)
+    scheme = "https://" if server else ""
+    if config.get("default") is not None:
+        built["default"] = scheme + config["default"]
+    if config.get("enum"):
+        built["choices"] = [scheme + choice for choice in config["enum"]]
+    if server or config.get("type") == "url":
+        built["url"] = True
+    return built
+
+
+def _mentioned(value: Any) -> Iterator[str]:
+    for text in _strings(value):
+        yield from template_variables(text)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def _hosts(built: Facts) -> Iterator[str]:
+    """Hosts of the calls that carry the credential, and none besides."""
+    urls = [built["api"]["base_url"]]
+    for entry in built["auth"]:
+        calls = [entry.get("verify"), *entry.get("discover", ())]
+        urls += [call["url"] for call in calls if call is not None]
+    choices = {
+        variable["name"]: variable.get("choices", [])
+        for entry in built["auth"]
+        for variable in entry.get("variables", ())
+    }
+    for url in urls:
+        name = url[1:].partition("}")[0]
+        if not url.startswith("{"):
+            yield urlsplit(url).netloc
+        elif choices.get(name):
+            yield from (urlsplit(choice).netloc for choice in choices[name])
+        else:
+            yield f"{{{name}}}"  # the user's own server
