@@ -104,9 +104,13 @@ class Twin:
             if endpoint is not None:
                 return authority, endpoint
         plain = self._without_credential(asked)
-        for call in self._calls():
-            if matches(call.url, plain) and call.method == asked.method:
-                return self._authorities[0], ("call", partial(self._call, asked, call))
+        fitting = [
+            call
+            for call in self._calls()
+            if matches(call.url, plain) and call.method == asked.method
+        ]
+        if fitting:
+            return self._authorities[0], ("call", partial(self._call, asked, fitting))
         return self._authorities[0], ("api", partial(self._api, asked))
 
     def _without_credential(self, asked: Asked) -> Asked:
@@ -130,12 +134,12 @@ class Twin:
                 if call is not None:
                     yield call
 
-    def _call(self, asked: Asked, call: Call) -> Response:
+    def _call(self, asked: Asked, calls: Sequence[Call]) -> Response:
         account = self._holder(asked)
         if account is None:
             return _unauthorized()
-        document = account.answer(call, self.manifest)
-        return JSONResponse(document, status_code=call.success_statuses[0])
+        document = account.answer(calls, self.manifest)
+        return JSONResponse(document, status_code=calls[0].success_statuses[0])
 
     def _api(self, asked: Asked) -> Response:
         if self._holder(asked) is None:

@@ -264,11 +264,17 @@ def _declare(
     fields = {f["name"] for f in entry.get("fields", ())}
     said = corrections.get("variables", {})
     names = dict.fromkeys(_mentioned([built["api"], entry]))
-    variables = [
-        {**_variable(name, config.get(name, {"name": name}), name in servers), **said.get(name, {})}
-        for name in names
-        if (name in config or name in said) and name not in fields
-    ]
+    variables = []
+    for name in names:
+        if name not in config and name not in said or name in fields:
+            continue
+        variable = _variable(name, config.get(name, {"name": name}), name in servers)
+        # The key itself says it: no follow-up call is needed, whatever another way takes.
+        if variable.get("provided_by") != "api_key_suffix":
+            variable |= said.get(name, {})
+        if variable.get("provided_by") == "discovery" and not entry.get("discover"):
+            variable = {"name": name, "label": label(name)}
+        variables.append(variable)
     if built.get("environments") and entry is built["auth"][0]:
         choices = [environment["id"] for environment in built["environments"]]
         variables.append({"name": "environment", "choices": choices, "required": False})
@@ -279,7 +285,7 @@ def _declare(
 def _variable(name: str, config: Facts, server: bool) -> dict[str, Any]:
     built: dict[str, Any] = {"name": name}
     source = config.get("provided_by", "user")
-    if source in ("callback", "token_response"):
+    if source in ("callback", "token_response", "api_key_suffix"):
         built["provided_by"] = source
     elif source == "automatic":
         built["provided_by"] = "discovery"

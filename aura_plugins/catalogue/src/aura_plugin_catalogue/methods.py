@@ -32,6 +32,8 @@ def method(provider: Facts, facts: Facts) -> dict[str, Any]:
     build = _BUILDERS.get(strategy)
     if build is None or facts.get("needs_code"):
         raise NotDeclarable(_WHY.get(strategy, "Its requests are signed, which needs an adapter."))
+    if any(entry["name"] == "environment" for entry in facts.get("config", ())):
+        raise NotDeclarable("A variable called environment chooses among the manifest's own.")
     built = {"strategy": strategy, **build(provider, facts)}
     if facts["id"] != strategy:
         built = {"id": facts["id"], **built}
