@@ -59,12 +59,23 @@ class Output:
         """A table for people; nothing when JSON was asked for."""
         if self.as_json:
             return
+        if not self.console.is_terminal:
+            self._plain_table([columns, *rows])
+            return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
             table.add_row(*map(_text, row))
         self.console.print(table)
+
+    def _plain_table(self, rows: Sequence[Sequence[str]]) -> None:
+        """A line for each row, for pipes and files: nothing is folded to a width of nobody's."""
+        shown = [[_text(cell).plain.replace("\n", " ") for cell in row] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+        for row in shown:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            typer.echo("  ".join(cells).rstrip())
 
     def error(self, error: AuraError) -> typer.Exit:
         """Report one of our own errors and make the exit to raise."""

@@ -69,9 +69,11 @@ def read(
             broken.append(_quarantined(source.name, source, source.fault))
         documents = indexed(source)
         for path in source.files:
-            if path.resolve() in seen:
+            # One indexed is no link: scandir found it in the plugin's own folder.
+            real = path if path in documents else path.resolve()
+            if real in seen:
                 continue
-            seen.add(path.resolve())
+            seen.add(real)
             try:
                 entry = _entry(path, source, documents.get(path), allow_loopback_http)
             except (ManifestError, PluginError) as error:

@@ -102,9 +102,8 @@ def card_in(document: Mapping[str, Any]) -> Card | None:
         return None
     strategies = [way.get("strategy") if isinstance(way, dict) else None for way in ways]
     status, reason = document.get("status", "available"), document.get("status_reason")
-    if status not in ("available", "coming_soon") or not (reason is None or isinstance(reason, str)):
-        return None
-    if not all(isinstance(strategy, str) for strategy in strategies):
+    told = [*strategies, "" if reason is None else reason]
+    if status not in ("available", "coming_soon") or not all(isinstance(t, str) for t in told):
         return None
     return Card(
         id=document["id"],

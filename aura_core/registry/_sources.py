@@ -29,7 +29,8 @@ CONTRIBUTIONS = frozenset(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Source:
-    """One origin of manifests; another one is never the same. ``module`` is ``None`` for a folder of the operator's."""
+    """One origin of manifests; no two are equal. ``module`` is ``None`` for a folder of the
+    operator's."""
 
     distribution: str
     name: str

@@ -43,9 +43,8 @@ def _replaces(oauth: Facts, base: str, facts: Facts) -> dict[str, str]:
         if old is None or new is None:
             continue
         # Only hosts differ as a rule: then other paths at the host (verification) move with it.
-        if urlsplit(old).path == urlsplit(new).path:
-            old, new = _origin(old), _origin(new)
-        found[old] = new
+        same = urlsplit(old).path == urlsplit(new).path
+        found[_origin(old) if same else old] = _origin(new) if same else new
     return found
 
 

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
-
-from aura_core.manifest import Manifest, template_variables
+from aura_core.errors import ManifestError
+from aura_core.manifest import check_manifest, template_variables
 from aura_plugin_catalogue.corrections import corrected
 from aura_plugin_catalogue.environments import environments
 from aura_plugin_catalogue.methods import NotDeclarable, method, substituted
@@ -22,10 +21,11 @@ __all__ = ["document"]
 
 Facts = Mapping[str, Any]
 
+
 def document(provider: Facts, corrections: Facts) -> dict[str, Any]:
     """The manifest as a document that the schema accepts.
 
-    Raises pydantic's ``ValidationError`` when neither the best way nor its being left for later
+    Raises :class:`ManifestError` when neither the best way nor its being left for later
     can be declared: then the facts or a correction are wrong.
     """
     ways = list(provider["auth"])
@@ -37,14 +37,14 @@ def document(provider: Facts, corrections: Facts) -> dict[str, Any]:
     except NotDeclarable as reason:
         return _later(provider, ways[0], str(reason))
     manifest = _manifest(provider, ways, [(ways[0], best)], corrections)
-    Manifest.model_validate(manifest)
+    check_manifest(manifest, source=provider["id"])
     taken = [(ways[0], best)]
     for facts in ways[1:]:
         try:
             more = [*taken, (facts, method(provider, facts))]
             tried = _manifest(provider, ways, more, corrections)
-            Manifest.model_validate(tried)
-        except (NotDeclarable, ValidationError):
+            check_manifest(tried, source=provider["id"])
+        except (NotDeclarable, ManifestError):
             continue
         if _same_api(provider, ways[0], facts):
             manifest, taken = tried, more
@@ -122,8 +122,9 @@ def _later(provider: Facts, facts: Facts, reason: str) -> dict[str, Any]:
         "api": {"base_url": base},
         "auth": [{**entry, **({"fields": fields} if fields else {})}],
     }
-    Manifest.model_validate({k: v for k, v in built.items() if v is not None})
-    return {key: value for key, value in built.items() if value not in (None, [], {}, "")}
+    built = {key: value for key, value in built.items() if value not in (None, [], {}, "")}
+    check_manifest(built, source=provider["id"])
+    return built
 
 
 def _verified(facts: Facts, built: Facts, base: str) -> dict[str, Any]:
@@ -266,7 +267,7 @@ def _declare(
     names = dict.fromkeys(_mentioned([built["api"], entry]))
     variables = []
     for name in names:
-        if name not in config and name not in said or name in fields:
+        if name in fields or not (name in config or name in said):
             continue
         variable = _variable(name, config.get(name, {"name": name}), name in servers)
         # The key itself says it: no follow-up call is needed, whatever another way takes.
