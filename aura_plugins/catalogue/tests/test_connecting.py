@@ -69,11 +69,13 @@ def test_a_skill_for_its_api_comes_with_it(integration: Integration) -> None:
         manifest, integration.tools, integration.tools_source
     )
     if manifest.skill is None:
+        assert skill is None
         return
     assert skill is not None
     assert skill_digest(skill)
     (text,) = [file.content for file in skill.write_files if file.path == "SKILL.md"]
     assert f"{manifest.skill.command} call METHOD PATH" in text
+    assert integration.tools or manifest.api.base_url in text
 
 
 def _was_asked_as_declared(life: Life, method: AuthMethod) -> None:
