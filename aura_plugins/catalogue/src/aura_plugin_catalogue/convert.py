@@ -40,8 +40,8 @@ def files(facts: Path) -> dict[str, str]:
     for provider in providers:
         if provider["id"] in SHIPPED or provider["independent_sources"] < _ENOUGH:
             continue
-        path = f"{provider['category']}/{provider['id']}.toml"
         manifest = document(provider, corrections.get(provider["id"], {}))
+        path = f"{manifest['category']}/{manifest['id']}.toml"
         written[path] = _head(provider) + toml(manifest)
         index[path] = manifest
     written[_INDEX] = _index(index)

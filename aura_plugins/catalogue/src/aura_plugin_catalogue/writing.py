@@ -50,8 +50,7 @@ def _value(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, str):
-        # JSON's escapes are TOML's too, but for characters beyond the basic plane.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return _quoted(value)
     if isinstance(value, list | tuple):
         plain = ", ".join(_value(item) for item in value)
         if len(plain) < _WIDTH - 20:
@@ -65,4 +64,9 @@ def _value(value: Any) -> str:
 
 def _key(key: str) -> str:
     bare = key.isascii() and key.replace("_", "").replace("-", "").isalnum()
-    return key if bare else json.dumps(key, ensure_ascii=False)
+    return key if bare else _quoted(key)
+
+
+def _quoted(text: str) -> str:
+    # JSON's escapes are TOML's too; TOML allows no bare DEL besides.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
