@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import Annotated, Any
 
@@ -63,6 +62,8 @@ def twin(
     as_json: Json = False,
 ) -> None:
     """Serve a provider offline, from its manifest, until interrupted."""
+    import asyncio
+
     from aura_core.testing.twin_server import serve_twin
 
     output = Output(as_json=as_json)

@@ -97,18 +97,20 @@ def indexed(source: Source) -> Mapping[Path, Mapping[str, Any]]:
 def card_in(document: Mapping[str, Any]) -> Card | None:
     """The card of a document that nobody has checked, or ``None`` where it does not look right."""
     ways = document.get("auth")
-    texts = [document.get(key) for key in ("id", "name", "category")]
-    if not (isinstance(ways, list) and all(isinstance(text, str) for text in texts)):
+    status = document.get("status", "available")
+    if not isinstance(ways, list) or status not in ("available", "coming_soon"):
         return None
-    strategies = [way.get("strategy") if isinstance(way, dict) else None for way in ways]
-    status, reason = document.get("status", "available"), document.get("status_reason")
-    told = [*strategies, "" if reason is None else reason]
-    if status not in ("available", "coming_soon") or not all(isinstance(t, str) for t in told):
+    told = [document.get(key) for key in ("id", "name", "category")]
+    told += [way.get("strategy") if isinstance(way, dict) else None for way in ways]
+    texts = [text for text in told if isinstance(text, str)]
+    reason = document.get("status_reason")
+    if len(texts) != len(told) or not isinstance(reason, str | None):
         return None
+    name, title, category, *strategies = texts
     return Card(
-        id=document["id"],
-        name=document["name"],
-        category=document["category"],
+        id=name,
+        name=title,
+        category=category,
         strategies=tuple(strategies),
         status=status,
         reason=reason,

@@ -71,12 +71,9 @@ def test_the_operators_secret_goes_where_no_user_says(written: dict[str, str]) -
             if not isinstance(method, OAuth2Auth):
                 continue
             open_to_any = {v.name for v in method.variables if not v.choices}
-            urls = [
-                method.token.url,
-                method.refresh.url,
-                method.revocation and method.revocation.url,
-            ]
-            for url in filter(None, urls):
+            urls = [method.token.url, method.refresh.url or method.token.url]
+            urls += [method.revocation.url] if method.revocation else []
+            for url in urls:
                 first = url if url.startswith("{") else urlsplit(url).netloc
                 domain = ".".join(first.split("/")[0].split(".")[-2:])
                 assert not open_to_any & set(template_variables(domain)), f"{name}: {url}"

@@ -43,7 +43,8 @@ def method(provider: Facts, facts: Facts) -> dict[str, Any]:
     captured = _captured(facts, built)
     if captured:
         built["discover"] = captured
-    return substituted(built, facts)
+    filled: dict[str, Any] = substituted(built, facts)
+    return filled
 
 
 def _captured(facts: Facts, built: Facts) -> list[dict[str, Any]]:
