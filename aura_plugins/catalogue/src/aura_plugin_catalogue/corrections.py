@@ -14,11 +14,12 @@ def corrected(manifest: Document, corrections: Mapping[str, Any]) -> Document:
     """The manifest with a provider's corrections laid over it.
 
     ``remove`` lists dotted keys to take out; ``api``, ``skill`` and the like are merged; ``auth``
-    is merged by the methods' names. ``hosts``, ``variables`` and ``first`` are the caller's.
+    is merged by the methods' names. ``hosts``, ``variables``, ``first`` (the way that comes first)
+    and ``without`` (ways to leave out) are the caller's.
     """
     built = dict(manifest)
     for key, value in corrections.items():
-        if key in ("hosts", "variables", "first", "remove", "auth"):
+        if key in ("hosts", "variables", "first", "without", "remove", "auth"):
             continue
         built[key] = _merged(built.get(key), value)
     changes = corrections.get("auth", {})

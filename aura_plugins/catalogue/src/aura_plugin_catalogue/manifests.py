@@ -29,27 +29,46 @@ def document(provider: Facts, corrections: Facts) -> dict[str, Any]:
     Raises :class:`ManifestError` when neither the best way nor its being left for later
     can be declared: then the facts or a correction are wrong.
     """
-    ways = list(provider["auth"])
     provider = {**provider, "id": corrections.get("id", provider["id"])}
-    wanted = corrections.get("first")
-    ways.sort(key=lambda facts: facts["id"] != wanted)  # stable: the rest stays best first
-    try:
-        best = method(provider, ways[0])
-    except NotDeclarable as reason:
-        return _later(provider, ways[0], str(reason))
-    manifest = _manifest(provider, ways, [(ways[0], best)], corrections)
+    # Best first as they are, and the sort is stable: what sources agree on comes before the rest.
+    ways = sorted(
+        (way for way in provider["auth"] if way["id"] not in corrections.get("without", ())),
+        key=lambda facts: (facts["id"] != corrections.get("first"), _agreed(facts) < _ENOUGH),
+    )
+    declared, reasons = _declared(provider, ways)
+    if not declared:
+        return _later(provider, ways[0], reasons[0])
+    taken = declared[:1]
+    manifest = _manifest(provider, taken, corrections)
     check_manifest(manifest, source=provider["id"])
-    taken = [(ways[0], best)]
-    for facts in ways[1:]:
+    for facts, built in declared[1:]:
+        more = [*taken, (facts, built)]
+        tried = _manifest(provider, more, corrections)
         try:
-            more = [*taken, (facts, method(provider, facts))]
-            tried = _manifest(provider, ways, more, corrections)
             check_manifest(tried, source=provider["id"])
-        except (NotDeclarable, ManifestError):
+        except ManifestError:
             continue
-        if _same_api(provider, ways[0], facts):
+        if _same_api(provider, taken[0][0], facts):
             manifest, taken = tried, more
     return manifest
+
+
+def _declared(
+    provider: Facts, ways: list[Facts]
+) -> tuple[list[tuple[Facts, dict[str, Any]]], list[str]]:
+    """The ways that can be declared, and why the others cannot."""
+    found, reasons = [], []
+    for facts in ways:
+        try:
+            found.append((facts, method(provider, facts)))
+        except NotDeclarable as reason:
+            reasons.append(str(reason))
+    return found, reasons
+
+
+def _agreed(facts: Facts) -> int:
+    """How many independent sources agree on the way's main fact."""
+    return max((n for n in facts["agreement"].values() if isinstance(n, int)), default=0)
 
 
 def _same_api(provider: Facts, best: Facts, other: Facts) -> bool:
@@ -59,11 +78,10 @@ def _same_api(provider: Facts, best: Facts, other: Facts) -> bool:
 
 def _manifest(
     provider: Facts,
-    ways: list[Facts],
     taken: list[tuple[Facts, dict[str, Any]]],
     corrections: Facts,
 ) -> dict[str, Any]:
-    best = ways[0]
+    best = taken[0][0]
     base = _lower_host(best.get("api_base_url", provider["api_base_url"]))
     for name in template_variables(base):
         # A key that is part of the path is placed there by its placement, never by a template.
@@ -169,8 +187,7 @@ def _single(auth: list[dict[str, Any]], ways: list[Facts]) -> list[str]:
     found = []
     for entry, facts in zip(auth, ways, strict=True):
         name = entry.get("id", entry["strategy"])
-        agreed = max((n for n in facts["agreement"].values() if isinstance(n, int)), default=0)
-        if agreed < _ENOUGH:
+        if _agreed(facts) < _ENOUGH:
             found.append(f"auth.{name}")
         elif "verify" in entry and len(facts.get("verify", {}).get("sources", ())) < _ENOUGH:
             found.append(f"auth.{name}.verify")
