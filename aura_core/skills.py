@@ -161,13 +161,18 @@ def build_skill(
 
 def _skill_md(manifest: Manifest, skill: Skill, tools: Sequence[Tool]) -> str:
     command = "{baseDir}/bin/" + skill.command
-    lines = [
+    head = [
         "---",
         f"name: {skill.dir_name}",
         f"description: {json.dumps(skill.description)}",
         "---",
         f"# {manifest.name}",
         "",
+    ]
+    if not tools:
+        return "\n".join([*head, *_calls_only(manifest, command), ""])
+    lines = [
+        *head,
         f"Run `{command} <tool> [--argument value ...]`. Answers are JSON on standard output;",
         "exit code 1 means that the call was refused or failed, and standard error says why.",
         f"You need no key or token: the machine adds it. `{command} call METHOD PATH` makes any",
@@ -185,6 +190,29 @@ def _skill_md(manifest: Manifest, skill: Skill, tools: Sequence[Tool]) -> str:
             )
         lines.append("")
     return "\n".join(lines)
+
+
+def _calls_only(manifest: Manifest, command: str) -> list[str]:
+    """What an agent needs to know to call an API for which there are no tools."""
+    lines = [
+        f"Run `{command} call METHOD PATH [--json BODY]`. PATH begins with a slash, is",
+        f"percent-encoded, may hold a query, and is relative to `{manifest.api.base_url}`.",
+        "The body of the provider's answer is on standard output; exit code 1 means that the call",
+        "was refused or failed, and standard error says why. You need no key or token: the machine",
+        "adds it.",
+    ]
+    others = [host for host in manifest.hosts if f"//{host}" not in manifest.api.base_url]
+    if others:
+        named = ", ".join(f"`{host}`" for host in others)
+        lines += ["", f"With `--host HOST` a complete PATH is called at one of {named}."]
+    verify = manifest.auth[0].verify
+    base = manifest.api.base_url.rstrip("/")
+    if verify is not None and verify.method == "GET" and verify.url.startswith(base + "/"):
+        path = verify.url.removeprefix(base)
+        lines += ["", "To see that it works:", "", f"    {command} call GET {path}"]
+    if manifest.docs_url is not None:
+        lines += ["", f"What can be called: {manifest.docs_url}"]
+    return lines
 
 
 def pack_skills(skills: Sequence[VmSkillManifest]) -> bytes:

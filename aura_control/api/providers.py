@@ -43,6 +43,7 @@ def _provider(listing: Listing) -> dict[str, Any]:
         "website_url": manifest.website_url,
         "auth": [_auth(method) for method in manifest.auth],
         "skill": manifest.skill is not None,
+        "single_source": list(manifest.single_source),
         "tools": [tool.name for tool in manifest.tools],
     }
 

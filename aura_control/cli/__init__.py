@@ -15,6 +15,6 @@ def main() -> None:
     from aura_core.errors import AuraError
 
     try:
-        build()()
+        build(sys.argv[1:])()
     except AuraError as error:
         sys.exit(Output(as_json="--json" in sys.argv).error(error).exit_code)

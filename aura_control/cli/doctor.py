@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
@@ -19,6 +19,7 @@ from aura_control.cli.where import DataDir
 from aura_control.settings import Settings, load_settings
 from aura_core.errors import AuraError
 from aura_core.manifest import OAuth2Auth
+from aura_core.registry import Listing
 
 __all__ = ["Finding", "doctor"]
 
@@ -141,15 +142,37 @@ def _integrations(settings: Settings) -> Iterator[Finding]:
                 detail=f"quarantined: {entry.reason}",
                 hint=f"It comes from {entry.distribution}.",
             )
+    yield from _clients(listings)
+    yield Finding(check="integrations", outcome="ok", detail=f"{len(listings)} found")
+
+
+def _clients(listings: Iterable[Listing]) -> Iterator[Finding]:
+    """Integrations that nobody can connect for want of an OAuth client. Of a distribution with
+    hundreds nobody wants all: they are told in one line."""
+    unset: dict[str, list[tuple[str, str]]] = {}
+    for entry in listings:
         for method in entry.manifest.auth if entry.manifest else ():
             if isinstance(method, OAuth2Auth) and not os.environ.get(method.client.id_env):
-                yield Finding(
-                    check=f"integration {entry.id}",
-                    outcome="warn",
-                    detail="no OAuth client is set: nobody can connect it",
-                    hint=f"Register one at the provider and set {method.client.id_env}.",
-                )
-    yield Finding(check="integrations", outcome="ok", detail=f"{len(listings)} found")
+                unset.setdefault(entry.distribution, []).append((entry.id, method.client.id_env))
+    for distribution, missing in unset.items():
+        if len(missing) > _MOST_LINES:
+            yield Finding(
+                check=distribution,
+                outcome="ok",
+                detail=f"{len(missing)} ways to connect by OAuth wait for a client",
+                hint=f"Register one at a provider you want and set, say, {missing[0][1]}.",
+            )
+            continue
+        for name, variable in missing:
+            yield Finding(
+                check=f"integration {name}",
+                outcome="warn",
+                detail="no OAuth client is set: nobody can connect it",
+                hint=f"Register one at the provider and set {variable}.",
+            )
+
+
+_MOST_LINES = 10
 
 
 def _checkpoints(settings: Settings) -> Finding:

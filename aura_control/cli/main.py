@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import typer
+from collections.abc import Sequence
+from importlib import import_module
 
-from aura_control.cli import (
-    agents,
-    audit,
-    compose,
-    connect,
-    connections,
-    doctor,
-    keys,
-    plugins,
-    serve,
-    tenants,
-    users,
-)
+import typer
 
 __all__ = ["build"]
 
 
-def build() -> typer.Typer:
-    """The command line with all its commands."""
+_COMMANDS = {"up": "serve", "serve": "serve", "connect": "connect", "compose": "compose",
+             "doctor": "doctor"}  # fmt: skip
+"""A command, and the module whose function of that name it is."""
+
+_GROUPS = ("connections", "agents", "plugins", "tenants", "users", "keys", "audit")
+"""Groups of commands; each is the ``app`` of the module of that name."""
+
+
+def build(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The command line. Where ``arguments`` begin with a command, it is the only one there: what
+    the others import would be paid for each time that one runs."""
+    called = arguments[0] if arguments and arguments[0] in {*_COMMANDS, *_GROUPS} else None
     app = typer.Typer(
         no_args_is_help=True,
         pretty_exceptions_show_locals=False,  # locals hold secrets
@@ -33,16 +32,16 @@ def build() -> typer.Typer:
         " has more of its own. With --json exactly one document is on standard output, also when a"
         " command fails.",
     )
-    app.command()(serve.up)
-    app.command()(serve.serve)
-    app.command()(connect.connect)
-    app.command()(compose.compose)
-    app.command()(doctor.doctor)
-    app.add_typer(connections.app, name="connections")
-    app.add_typer(agents.app, name="agents")
-    app.add_typer(keys.app, name="keys")
-    app.add_typer(plugins.app, name="plugins")
-    app.add_typer(tenants.app, name="tenants")
-    app.add_typer(users.app, name="users")
-    app.add_typer(audit.app, name="audit")
+    for name, module in _COMMANDS.items():
+        if called in (None, name):
+            app.command(name)(getattr(import_module(f"aura_control.cli.{module}"), name))
+    for name in _GROUPS:
+        if called in (None, name):
+            app.add_typer(import_module(f"aura_control.cli.{name}").app, name=name)
+    if called in _COMMANDS:
+        app.callback()(_several)
     return app
+
+
+def _several() -> None:
+    """Keeps a lone command one that is called by its name."""

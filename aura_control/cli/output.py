@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from aura_core.errors import AuraError, ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+# rich is imported where something is printed for a person at a terminal: a command whose answer
+# goes into a pipe starts a quarter faster without it.
 
 __all__ = ["AUDIT_CODES", "ExitCode", "Output"]
 
@@ -57,6 +62,8 @@ class Output:
 
     @property
     def console(self) -> Console:
+        from rich.console import Console
+
         return Console(stderr=self.as_json, highlight=False, soft_wrap=True)
 
     def document(self, value: Any) -> None:
@@ -72,12 +79,25 @@ class Output:
         """A table for people; nothing when JSON was asked for."""
         if self.as_json:
             return
+        if not sys.stdout.isatty():
+            self._plain_table([columns, *rows])
+            return
+        from rich.table import Table
+
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
             table.add_row(*map(_text, row))
         self.console.print(table)
+
+    def _plain_table(self, rows: Sequence[Sequence[str]]) -> None:
+        """A line for each row, for pipes and files: nothing is folded to a width of nobody's."""
+        shown = [[_harmless(cell).replace("\n", " ") for cell in row] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+        for row in shown:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            typer.echo("  ".join(cells).rstrip())
 
     def error(self, error: AuraError) -> typer.Exit:
         """Report one of our own errors and make the exit to raise."""
@@ -93,6 +113,8 @@ class Output:
         if self.as_json:
             self.document(dict(problem))
         else:
+            from rich.console import Console
+
             console = Console(stderr=True, highlight=False, soft_wrap=True)
             words = str(problem.get("detail") or problem.get("title"))
             console.print(_text("error:", "bold red"), _text(words))
@@ -104,6 +126,12 @@ class Output:
 
 
 def _text(words: str, style: str = "") -> Text:
-    """Text as it is. Names and reasons come from users and providers: they are neither markup, nor
-    may they drive the terminal."""
-    return Text(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", words), style=style)
+    """Text as it is: no markup."""
+    from rich.text import Text
+
+    return Text(_harmless(words), style=style)
+
+
+def _harmless(words: str) -> str:
+    """Names and reasons come from users and providers: they may not drive the terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", words)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import Annotated, Any
 
@@ -32,8 +31,8 @@ def list_(as_json: Json = False) -> None:
         [
             [
                 entry.id,
-                entry.manifest.name if entry.manifest else "",
-                ", ".join(m.strategy for m in entry.manifest.auth) if entry.manifest else "",
+                entry.name if entry.entry else "",
+                ", ".join(entry.strategies),
                 entry.status + (f": {entry.reason}" if entry.reason else ""),
                 entry.distribution,
             ]
@@ -45,12 +44,11 @@ def list_(as_json: Json = False) -> None:
 
 
 def _row(entry: Listing) -> dict[str, Any]:
-    manifest = entry.manifest
     return {
         "id": entry.id,
-        "name": manifest.name if manifest else None,
-        "category": manifest.category if manifest else None,
-        "auth": [method.strategy for method in manifest.auth] if manifest else [],
+        "name": entry.name if entry.entry else None,
+        "category": entry.category,
+        "auth": list(entry.strategies),
         "status": entry.status,
         "distribution": entry.distribution,
         "reason": entry.reason,
@@ -64,6 +62,8 @@ def twin(
     as_json: Json = False,
 ) -> None:
     """Serve a provider offline, from its manifest, until interrupted."""
+    import asyncio
+
     from aura_core.testing.twin_server import serve_twin
 
     output = Output(as_json=as_json)

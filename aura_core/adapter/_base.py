@@ -75,9 +75,12 @@ class IntegrationAdapter:
         """Whether the provider accepts the fields. Raises :class:`InvalidInput` for fields that
         are missing or malformed: the provider is not asked about those."""
         checked = self._checked(ctx, fields)
+        ctx = _with_suffix(ctx, checked)
         try:
-            secrets = await self._usable(_with_suffix(ctx, checked), checked)
-            return await self._verified(_with_suffix(ctx, checked), secrets)
+            tokens = await self._tokens(ctx, checked)
+            if tokens is None:
+                return await self._verified(ctx, checked)
+            return await self._verified(_learned(ctx, tokens), {**checked, **_secrets(tokens)})
         except (ReauthorizationRequired, ProviderRejected) as error:
             return Validation(valid=False, reason=error.message)
 
@@ -89,6 +92,8 @@ class IntegrationAdapter:
         try:
             tokens = await self._tokens(ctx, checked)
             secrets = checked if tokens is None else {**checked, **_secrets(tokens)}
+            # The answer may be what says where the API is.
+            ctx = ctx if tokens is None else _learned(ctx, tokens)
             validation = await self._verified(ctx, secrets)
         except ReauthorizationRequired as error:
             raise ProviderRejected(error.message) from None
@@ -103,8 +108,6 @@ class IntegrationAdapter:
             account_id=validation.account_id,
             variables=dict(ctx.variables),
         )
-        if tokens is not None:
-            connected = _learn(ctx, connected, tokens.metadata, "token_response")
         return await self._discovered(ctx, connected)
 
     async def process_oauth_tokens(self, ctx: Context, tokens: TokenAnswer) -> Connected:
@@ -260,12 +263,6 @@ class IntegrationAdapter:
             return await oauth.run_exchange(ctx, fields)
         return None
 
-    async def _usable(
-        self, ctx: Context, fields: Mapping[str, SecretStr]
-    ) -> Mapping[str, SecretStr]:
-        tokens = await self._tokens(ctx, fields)
-        return fields if tokens is None else {**fields, **_secrets(tokens)}
-
     async def _verified(self, ctx: Context, secrets: Mapping[str, SecretStr]) -> Validation:
         """Ask the provider. Raises what :func:`make_call` raises: a refusal too."""
         if ctx.method.verify is None or isinstance(ctx.method, WebhookAuth):
@@ -305,6 +302,11 @@ def _add(connected: Connected, told: Told) -> Connected:
         metadata={**connected.metadata, **told.metadata},
         account_id=connected.account_id or told.account_id,
     )
+
+
+def _learned(ctx: Context, tokens: TokenAnswer) -> Context:
+    found = oauth.accept_variables(ctx, tokens.metadata, provided_by="token_response")
+    return replace(ctx, variables={**ctx.variables, **found})
 
 
 def _learn(ctx: Context, connected: Connected, found: Mapping[str, Any], source: str) -> Connected:

@@ -17,7 +17,7 @@ from aura_core.manifest._auth import (
     WebhookAuth,
 )
 from aura_core.manifest._base import is_loopback, read_path, template_variables
-from aura_core.manifest._load import load_manifest
+from aura_core.manifest._load import check_manifest, load_manifest
 from aura_core.manifest._model import Manifest, relocate
 from aura_core.manifest._oauth import (
     Authorization,
@@ -83,6 +83,7 @@ __all__ = [
     "ToolFacts",
     "Variable",
     "WebhookAuth",
+    "check_manifest",
     "is_loopback",
     "is_public_host",
     "load_manifest",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlsplit
@@ -43,6 +44,13 @@ def load_manifest(
         raise ManifestError(source=source, key="", reason="is not UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ManifestError(source=source, key="", reason=f"is not TOML: {error}") from None
+    return check_manifest(document, source=source, allow_loopback_http=allow_loopback_http)
+
+
+def check_manifest(
+    document: Mapping[str, Any], *, source: str, allow_loopback_http: bool = False
+) -> Manifest:
+    """The manifest that a document holds: :func:`load_manifest` without the reading."""
     for key in ("relocations", "private_hosts"):  # the operator's settings alone open these
         if key in document:
             raise ManifestError(source=source, key=key, reason="is not a key of a manifest")

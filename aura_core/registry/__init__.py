@@ -23,7 +23,8 @@ from aura_core.errors import (
 )
 from aura_core.hookspecs import GROUP
 from aura_core.manifest import Manifest
-from aura_core.registry._catalogue import Entry, Listing, open_inside, read, relocate
+from aura_core.registry._catalogue import Listing, open_inside, read, relocate
+from aura_core.registry._index import Entry
 from aura_core.registry._loading import Integration, Plugin, import_plugin, integration
 from aura_core.registry._sources import Source, directory_sources, plugin_sources
 
@@ -95,7 +96,8 @@ class Registry:
 
     def get(self, id: str) -> Manifest:  # noqa: A002 - the word of the manifests
         """The facts of an integration. Raises :class:`NotFound`, or for an id that is offered
-        twice :class:`DuplicateIntegration`."""
+        twice :class:`DuplicateIntegration`. A manifest that turns out not to be usable is a
+        :class:`PluginError`."""
         return self._entry(id).manifest
 
     def open(self, id: str) -> Integration:  # noqa: A002
@@ -105,8 +107,8 @@ class Registry:
         :class:`PluginError` for one that is quarantined (from then on).
         """
         entry = self._entry(id)
-        if entry.manifest.status == "coming_soon":
-            raise Conflict(f"{entry.manifest.name} is not available yet.")
+        if entry.card.status == "coming_soon":
+            raise Conflict(f"{entry.card.name} is not available yet.", hint=entry.card.reason)
         with self._lock:
             known = self._opened.get(id)
             if known is None:
@@ -172,14 +174,15 @@ class Registry:
                 _log.exception("%s: %s failed", plugin.source.distribution, hook_name)
 
     def _manifests(self) -> list[Manifest]:
-        return [self._entries[name].manifest for name in sorted(self._entries)]
+        lines = (self._listing(name, self._entries[name]) for name in sorted(self._entries))
+        return [line.manifest for line in lines if line.manifest is not None]
 
     def _entry(self, name: str) -> Entry:
         entry = self._entries.get(name)
         if entry is not None:
             return entry
         for line in self._broken:
-            if line.id == name and line.manifest is not None:
+            if line.id == name and line.entry is not None:
                 raise DuplicateIntegration(line.reason or name)
             if line.id == name:
                 raise PluginError(f"{line.distribution}: {line.reason}")
@@ -188,20 +191,13 @@ class Registry:
     def _listing(self, name: str, entry: Entry) -> Listing:
         # A plugin whose module does not import takes all of its integrations with it.
         failed = self._opened.get(name) or self._plugins.get(entry.source)
-        if isinstance(failed, PluginError):
-            return Listing(
-                id=name,
-                manifest=entry.manifest,
-                distribution=entry.source.distribution,
-                status="quarantined",
-                reason=str(failed),
-            )
+        reason = str(failed) if isinstance(failed, PluginError) else entry.fault
         return Listing(
             id=name,
-            manifest=entry.manifest,
+            entry=entry,
             distribution=entry.source.distribution,
-            status=entry.manifest.status,
-            reason=entry.manifest.status_reason,
+            status=entry.card.status if reason is None else "quarantined",
+            reason=entry.card.reason if reason is None else reason,
         )
 
     def _plugin(self, source: Source) -> Plugin:
@@ -255,7 +251,6 @@ class Registry:
         self._broken.append(
             Listing(
                 id=name,
-                manifest=None,
                 distribution=distribution,
                 status="quarantined",
                 reason=reason,

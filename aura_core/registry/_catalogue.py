@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import aura_core
 from aura_core.errors import ConfigurationError, ManifestError, PluginError
-from aura_core.manifest import Manifest, is_loopback, load_manifest
+from aura_core.manifest import Manifest, check_manifest, is_loopback, load_manifest
+from aura_core.registry._index import Card, Entry, card_in, indexed
 from aura_core.registry._sources import Source
 
 __all__ = ["Entry", "Listing", "open_inside", "read", "relocate"]
@@ -20,27 +21,36 @@ __all__ = ["Entry", "Listing", "open_inside", "read", "relocate"]
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """One line of the catalogue. ``manifest`` is ``None`` when there is none that can be read;
+    """One line of the catalogue. ``entry`` is ``None`` when there is none that can be read;
     ``reason`` says why it is not available, in a sentence for the operator."""
 
     id: str
-    manifest: Manifest | None
     distribution: str
     status: Literal["available", "coming_soon", "quarantined"]
     reason: str | None = None
+    entry: Entry | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
-        return self.id if self.manifest is None else self.manifest.name
+        return self.id if self.entry is None else self.entry.card.name
 
+    @property
+    def category(self) -> str | None:
+        return None if self.entry is None else self.entry.card.category
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A healthy manifest and where it comes from."""
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        return () if self.entry is None else self.entry.card.strategies
 
-    manifest: Manifest
-    source: Source
-    path: Path
+    @property
+    def manifest(self) -> Manifest | None:
+        """Checked the first time that it is asked for: the words above need no checking."""
+        if self.entry is None:
+            return None
+        try:
+            return self.entry.manifest
+        except PluginError:
+            return None  # the next listing says why
 
 
 def read(
@@ -57,18 +67,19 @@ def read(
     for source in sources:
         if source.fault is not None:
             broken.append(_quarantined(source.name, source, source.fault))
+        documents = indexed(source)
         for path in source.files:
-            if path.resolve() in seen:
+            # One indexed is no link: scandir found it in the plugin's own folder.
+            real = path if path in documents else path.resolve()
+            if real in seen:
                 continue
-            seen.add(path.resolve())
+            seen.add(real)
             try:
-                manifest = _load(path, source, allow_loopback_http)
+                entry = _entry(path, source, documents.get(path), allow_loopback_http)
             except (ManifestError, PluginError) as error:
                 broken.append(_quarantined(_guess_id(path), source, str(error)))
             else:
-                found.setdefault(manifest.id, []).append(
-                    Entry(manifest=manifest, source=source, path=path)
-                )
+                found.setdefault(entry.card.id, []).append(entry)
     healthy = {name: entries[0] for name, entries in found.items() if len(entries) == 1}
     broken += [_duplicate(entries) for entries in found.values() if len(entries) > 1]
     return healthy, broken
@@ -94,20 +105,49 @@ def relocate(entries: Mapping[str, Entry], relocations: Mapping[str, str]) -> di
                 f"The twin of {name!r} is not on loopback.",
                 hint="Only http://127.0.0.1:PORT and the like can stand in for a provider.",
             )
-        result[name] = replace(entries[name], manifest=entries[name].manifest.relocated(origin))
+        result[name] = _known(
+            entries[name].manifest.relocated(origin), entries[name].path, entries[name].source
+        )
     return result
 
 
 def open_inside(entries: Mapping[str, Entry], names: tuple[str, ...]) -> dict[str, Entry]:
     """Entries whose hosts of these names may resolve to private addresses."""
-    return {
-        key: replace(entry, manifest=entry.manifest.with_private_hosts(names)) if names else entry
-        for key, entry in entries.items()
-    }
+    return {key: _inside(entry, names) if names else entry for key, entry in entries.items()}
 
 
-def _load(path: Path, source: Source, allow_loopback_http: bool) -> Manifest:
-    manifest = load_manifest(path, allow_loopback_http=allow_loopback_http)
+def _inside(entry: Entry, names: tuple[str, ...]) -> Entry:
+    return Entry(
+        card=entry.card,
+        source=entry.source,
+        path=entry.path,
+        load=lambda: entry.manifest.with_private_hosts(names),
+    )
+
+
+def _entry(
+    path: Path, source: Source, document: Mapping[str, Any] | None, allow_loopback_http: bool
+) -> Entry:
+    card = None if document is None else card_in(document)
+    if document is None or card is None:
+        manifest = load_manifest(path, allow_loopback_http=allow_loopback_http)
+        return _known(_checked(manifest, path, source), path, source)
+
+    def load() -> Manifest:
+        checked = check_manifest(
+            document, source=str(path), allow_loopback_http=allow_loopback_http
+        )
+        return _checked(checked, path, source)
+
+    return Entry(card=card, source=source, path=path, load=load)
+
+
+def _known(manifest: Manifest, path: Path, source: Source) -> Entry:
+    return Entry(card=Card.of(manifest), source=source, path=path, load=lambda: manifest)
+
+
+def _checked(manifest: Manifest, path: Path, source: Source) -> Manifest:
+    """The manifest, where this Aura and its plugin can serve it."""
     if _version(manifest.minimum_core) > _version(aura_core.__version__):
         raise ManifestError(
             source=str(path),
@@ -147,7 +187,6 @@ def _guess_id(path: Path) -> str:
 def _quarantined(name: str, source: Source, reason: str) -> Listing:
     return Listing(
         id=name,
-        manifest=None,
         distribution=source.distribution,
         status="quarantined",
         reason=reason,
@@ -164,9 +203,9 @@ def _duplicate(entries: list[Entry]) -> Listing:
         for entry in entries
     )
     return Listing(
-        id=entries[0].manifest.id,
-        manifest=entries[0].manifest,
+        id=entries[0].card.id,
+        entry=entries[0],
         distribution=names,
         status="quarantined",
-        reason=f"{entries[0].manifest.id} is offered by {names}: keep one of them.",
+        reason=f"{entries[0].card.id} is offered by {names}: keep one of them.",
     )

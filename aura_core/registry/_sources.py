@@ -7,6 +7,7 @@ for a top-level name only look at files; the rest of a dotted name is walked as 
 from __future__ import annotations
 
 import importlib.util
+import os
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,10 @@ from pathlib import Path
 
 from aura_core.errors import PluginError
 
-__all__ = ["Source", "directory_sources", "plugin_sources"]
+__all__ = ["INDEX", "Source", "directory_sources", "plugin_sources"]
+
+INDEX = "index.json"
+"""Beside many manifests: all of them as one document, by their paths."""
 
 CONTRIBUTIONS = frozenset(
     {"integrations", "compute", "runtime", "observer", "secret_store", "checkpoint_store"}
@@ -23,14 +27,17 @@ CONTRIBUTIONS = frozenset(
 """What ``plugin.toml`` may say that a plugin provides beside manifests."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Source:
-    """One origin of manifests. ``module`` is ``None`` for a folder of the operator's."""
+    """One origin of manifests; no two are equal. ``module`` is ``None`` for a folder of the
+    operator's."""
 
     distribution: str
     name: str
     module: str | None
     files: tuple[Path, ...] = ()
+    index: Path | None = None
+    """The compiled index of ``files``, where the plugin ships one."""
     provides: frozenset[str] = frozenset()
     fault: str | None = None
     """Why nothing can be read from here."""
@@ -53,6 +60,7 @@ def plugin_sources(entry_points: Iterable[EntryPoint]) -> Iterator[Source]:
                 name=point.name,
                 module=point.module,
                 files=tuple(_manifests(folders)),
+                index=next(filter(Path.is_file, (f / "manifests" / INDEX for f in folders)), None),
                 provides=frozenset().union(*map(_provides, folders)),
             )
         except (PluginError, ImportError, OSError, ValueError) as error:
@@ -89,7 +97,22 @@ def _manifests(folders: Iterable[Path]) -> Iterator[Path]:
     for folder in folders:
         if (folder / "manifest.toml").is_file():
             yield folder / "manifest.toml"
-        yield from sorted((folder / "manifests").glob("*.toml"))
+        yield from _tomls(folder / "manifests")
+
+
+def _tomls(folder: Path) -> Iterator[Path]:
+    """Manifests of a folder and of the groups in it, one level deep."""
+    if not folder.is_dir():
+        return
+    # scandir and not glob: hundreds of files are looked through whenever something is listed.
+    with os.scandir(folder) as found:
+        inside = sorted(found, key=lambda entry: entry.name)
+    for entry in inside:
+        if entry.is_dir():
+            names = sorted(name for name in os.listdir(entry.path) if name.endswith(".toml"))
+            yield from (Path(entry.path, name) for name in names)
+        elif entry.name.endswith(".toml"):
+            yield Path(entry.path)
 
 
 def _provides(folder: Path) -> frozenset[str]:

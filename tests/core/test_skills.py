@@ -69,6 +69,26 @@ def test_a_skill_is_built_of_its_tools() -> None:
     assert shell.returncode == 0, shell.stderr
 
 
+def test_a_skill_without_tools_says_how_to_call() -> None:
+    verify = '[auth.verify]\nurl = "https://api.acme.example/v1/me"\n'
+    manifest = oauth_manifest(
+        top='docs_url = "https://docs.acme.example"',
+        hosts='["api.acme.example", "files.acme.example"]',
+        base_url="https://api.acme.example/v1",
+        tables=verify + SKILL,
+    )
+    built = build_skill(manifest, (), "")
+    assert built is not None
+    files = {file.path: file.content for file in built.write_files}
+    assert set(files) == {"SKILL.md", "skill.json", "bin/acme"}
+    text = files["SKILL.md"]
+    assert "`{baseDir}/bin/acme call METHOD PATH [--json BODY]`" in text
+    assert "relative to `https://api.acme.example/v1`" in text
+    assert "called at one of `files.acme.example`" in text
+    assert "{baseDir}/bin/acme call GET /me\n" in text
+    assert "https://docs.acme.example" in text
+
+
 def test_no_skill_without_one_in_the_manifest() -> None:
     assert build_skill(oauth_manifest(), [find], "") is None
     built = build_skill(oauth_manifest(tables=SKILL), [], "")

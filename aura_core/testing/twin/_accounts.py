@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,16 +42,18 @@ class TwinAccount:
                     return _value_for(variable, manifest)
         return f"twin-{key}"
 
-    def answer(self, call: Call, manifest: Manifest) -> dict[str, Any] | list[Any]:
-        """A document in which the call finds all that it looks for."""
-        document: Any = [] if call.account_path and call.account_path.startswith("[") else {}
-        for key, path in call.metadata.items():
-            document = [] if path.startswith("[") and not document else document
-            document = write_path(document, path, self.fact(key, manifest))
-        if call.account_path is not None:
-            document = write_path(document, call.account_path, self.id)
-        if call.error is not None and call.error.ok is not None:
-            document = write_path(document, call.error.path, call.error.ok)
+    def answer(self, calls: Sequence[Call], manifest: Manifest) -> dict[str, Any] | list[Any]:
+        """A document in which each of these calls, all of one endpoint, finds what it looks for."""
+        listed = any(call.account_path and call.account_path.startswith("[") for call in calls)
+        document: Any = [] if listed else {}
+        for call in calls:
+            for key, path in call.metadata.items():
+                document = [] if path.startswith("[") and not document else document
+                document = write_path(document, path, self.fact(key, manifest))
+            if call.account_path is not None:
+                document = write_path(document, call.account_path, self.id)
+            if call.error is not None and call.error.ok is not None:
+                document = write_path(document, call.error.path, call.error.ok)
         found: dict[str, Any] | list[Any] = document
         return found
 

@@ -85,11 +85,14 @@ class Authority:
         """Which of this method's endpoints the request is for."""
         method = self._method
         if self._authorization is not None and isinstance(method, OAuth2Auth):
-            if matches(method.authorization.url, asked):
+            tokens_here = any(
+                matches(url, asked) for url in (method.token.url, method.refresh.url) if url
+            )
+            # Where both are one URL, a browser gets the page, and posts the page's ticket.
+            browser = asked.method == "GET" or "ticket" in asked.params
+            if matches(method.authorization.url, asked) and (browser or not tokens_here):
                 return "authorization", partial(self._authorization.answer, asked)
-            if matches(method.token.url, asked) or matches(
-                method.refresh.url or method.token.url, asked
-            ):
+            if tokens_here:
                 return "token", partial(self._code_or_refresh, asked, method)
         if isinstance(method, ClientCredentialsAuth) and matches(method.token.url, asked):
             return "token", partial(self._own_client, asked, method)

@@ -23,6 +23,9 @@ __all__ = ["AuthorizationEndpoint"]
 @dataclass(frozen=True, kw_only=True)
 class _Pending:
     redirect_uri: str
+    """As it was sent, and is to be sent with the code again."""
+    back: str
+    """Where the browser goes."""
     state: str | None
     scopes: tuple[str, ...]
     challenge: str | None
@@ -61,16 +64,18 @@ class AuthorizationEndpoint:
         # A wrong client or redirect URI is told to the user, never redirected (§4.1.2.1).
         if self._client is not None and sent.get("client_id") != self._client.client_id:
             return error_page("Unknown client", "This client is not registered here.")
-        if not self._registered(redirect_uri):
+        back = self._registered(redirect_uri)
+        if back is None:
             return error_page("Wrong redirect URI", "It is not one of the client's, exactly.")
         state = sent.get("state")
         wrong = self._wrong(sent)
         if wrong is not None:
-            return self._back(redirect_uri, {"error": wrong, "state": state})
+            return self._back(back, {"error": wrong, "state": state})
         scopes = self._scopes(sent)
         ticket = secrets.token_urlsafe(16)
         self._pending[ticket] = _Pending(
             redirect_uri=redirect_uri,
+            back=back,
             state=state,
             scopes=scopes,
             challenge=sent.get("code_challenge"),
@@ -91,9 +96,7 @@ class AuthorizationEndpoint:
         if pending is None:
             return error_page("Expired", "This page was used before: start again.")
         if told.get("decision") != ["allow"]:
-            return self._back(
-                pending.redirect_uri, {"error": "access_denied", "state": pending.state}
-            )
+            return self._back(pending.back, {"error": "access_denied", "state": pending.state})
         account = self._accounts.get(told.get("account", [""])[0])
         if account is None:
             return error_page("No account", "Choose an account.")
@@ -107,13 +110,19 @@ class AuthorizationEndpoint:
         facts = self._method.authorization
         more = {name: account.fact(name, self._manifest) for name in facts.callback_metadata}
         answer = {facts.code_param: code, "state": pending.state, **more}
-        return self._back(pending.redirect_uri, answer)
+        return self._back(pending.back, answer)
 
-    def _registered(self, redirect_uri: str) -> bool:
-        if self._redirect_uris is not None:
-            return redirect_uri in self._redirect_uris
+    def _registered(self, redirect_uri: str) -> str | None:
+        """Where the browser goes back to; ``None`` for what is not registered."""
+        known = self._redirect_uris
+        if "redirect_uri" in self._method.authorization.params:
+            # The provider has a name of its own for the one URI that the app registered.
+            return next(iter(known), None) if known and redirect_uri else None
+        if known is not None:
+            return redirect_uri if redirect_uri in known else None
         parts = urlsplit(redirect_uri)
-        return parts.scheme in ("https", "http") and bool(parts.netloc) and not parts.fragment
+        fits = parts.scheme in ("https", "http") and parts.netloc and not parts.fragment
+        return redirect_uri if fits else None
 
     def _wrong(self, sent: Mapping[str, str]) -> str | None:
         facts = self._method.authorization

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from aura_core.manifest import template_variables
 
-__all__ = ["Asked", "matches", "read_request", "standard"]
+__all__ = ["Asked", "matches", "read_request", "standard", "without_segment"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,17 @@ def matches(template: str, asked: Asked) -> bool:
     if not urlsplit(template).path:
         pattern += "/?"
     return re.fullmatch(pattern, url) is not None
+
+
+def without_segment(asked: Asked, template: str) -> Asked:
+    """The request with the first segment of its path taken out, where it fits the template."""
+    first, slash, rest = asked.path.lstrip("/").partition("/")
+    pattern = re.escape(template)
+    for name in template_variables(template):
+        pattern = pattern.replace(re.escape("{" + name + "}"), ".+")
+    if not slash or re.fullmatch(pattern, first) is None:
+        return asked
+    return replace(asked, path="/" + rest)
 
 
 def standard(params: Mapping[str, str], renames: Mapping[str, str]) -> dict[str, str]:

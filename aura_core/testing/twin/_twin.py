@@ -17,7 +17,7 @@ from aura_core.manifest import Call, Manifest, OAuth2Auth
 from aura_core.testing.twin._accounts import TwinAccount
 from aura_core.testing.twin._api import Example, example_answer
 from aura_core.testing.twin._authority import Authority, Endpoint
-from aura_core.testing.twin._calls import Asked, matches, read_request
+from aura_core.testing.twin._calls import Asked, matches, read_request, without_segment
 from aura_core.testing.twin._grants import Refused
 from aura_core.testing.twin._journal import Journal
 from aura_core.testing.twin._pages import front_page
@@ -103,10 +103,23 @@ class Twin:
             endpoint = authority.find(asked)
             if endpoint is not None:
                 return authority, endpoint
-        for call in self._calls():
-            if matches(call.url, asked) and call.method == asked.method:
-                return self._authorities[0], ("call", partial(self._call, asked, call))
+        plain = self._without_credential(asked)
+        fitting = [
+            call
+            for call in self._calls()
+            if matches(call.url, plain) and call.method == asked.method
+        ]
+        if fitting:
+            return self._authorities[0], ("call", partial(self._call, asked, fitting))
         return self._authorities[0], ("api", partial(self._api, asked))
+
+    def _without_credential(self, asked: Asked) -> Asked:
+        """The request without the segment that a placement put in front of its path."""
+        for method in self.manifest.auth:
+            for placement in method.placements:
+                if placement.at == "path":
+                    asked = without_segment(asked, placement.format)
+        return asked
 
     def _fault(self, endpoint: str) -> Fault | None:
         for index, fault in enumerate(self.faults):
@@ -121,12 +134,12 @@ class Twin:
                 if call is not None:
                     yield call
 
-    def _call(self, asked: Asked, call: Call) -> Response:
+    def _call(self, asked: Asked, calls: Sequence[Call]) -> Response:
         account = self._holder(asked)
         if account is None:
             return _unauthorized()
-        document = account.answer(call, self.manifest)
-        return JSONResponse(document, status_code=call.success_statuses[0])
+        document = account.answer(calls, self.manifest)
+        return JSONResponse(document, status_code=calls[0].success_statuses[0])
 
     def _api(self, asked: Asked) -> Response:
         if self._holder(asked) is None:
