@@ -101,8 +101,7 @@ def test_a_connection_is_shown_with_what_its_machines_hold(run: Run) -> None:
     assert run("agents", "create", "robin").code == 0
     connection = run("connections", "show", "weather", "--json").document
     (machine,) = connection["machines"]
-    # No skill uses the weather, so it belongs on no machine; this one said that it is not there.
-    assert (machine["state"], machine["acked_revision"]) == ("wiped", machine["desired_revision"])
+    assert (machine["state"], machine["acked_revision"]) == ("held", machine["desired_revision"])
     said = run("connections", "show", "weather", COLUMNS="80")
     assert max(len(line) for line in said.out.splitlines()) <= 80
     for words in ("state", "connected", "to do", "expires", "never", machine["agent_id"][:8]):
@@ -115,10 +114,18 @@ def test_a_connection_is_shown_with_what_its_machines_hold(run: Run) -> None:
     assert KEY not in said.out + ended.out
 
 
+# A shell's background job, as a test run may be one, has its children ignore the interrupt.
+_HEARS_INTERRUPTS = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+
+
 def test_the_connections_are_followed(run: Run, plane: ControlPlane) -> None:
     environment = own_environment(AURA_DATA_DIR=str(plane.data_dir), PYTHONUNBUFFERED="1")
     with subprocess.Popen(
-        aura("connections", "watch"), stdout=subprocess.PIPE, text=True, env=environment
+        aura("connections", "watch"),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=_HEARS_INTERRUPTS,  # noqa: PLW1509
     ) as following:
         assert following.stdout is not None
         assert "following" in following.stdout.readline()
@@ -293,8 +300,7 @@ def test_an_interrupted_watch_ends_quietly(plane: ControlPlane, run: Run) -> Non
         stderr=subprocess.PIPE,
         text=True,
         env=own_environment(),
-        # A shell's background job, as a test run may be one, has its children ignore the interrupt.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        preexec_fn=_HEARS_INTERRUPTS,  # noqa: PLW1509
     ) as watching:
         assert watching.stdout is not None
         assert "instance.requested" in watching.stdout.readline()

@@ -44,6 +44,11 @@ placements = [
 url = "{scheme}://{host}/v1/me"
 account_path = "id"
 metadata = {{ owner = "owner.name" }}
+
+[skill]
+dir_name = "weather-skill"
+command = "weather-skill"
+description = "Ask the weather station."
 """
 
 

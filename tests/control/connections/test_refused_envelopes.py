@@ -174,7 +174,7 @@ async def test_disconnecting_ends_it_and_says_that_it_could_not_be_revoked(
         assert answer.status_code == 200
         (line,) = answer.json()["tokens"]
         assert line["outcome"] == "failed"
-        assert "could not be revoked: end it in the settings of acme" in line["detail"]
+        assert line["detail"].endswith("taken back in the account's settings at the provider.")
         assert (await control.connection()).state is ConnectionState.DISCONNECTED
         (entry,) = await audited(control, "connection.envelope_refused")
         assert entry["kind"] == "damaged"
