@@ -107,9 +107,9 @@ contracts: setup ## Check which package imports which
 	@lint-imports --cache-dir $(CACHE)/import-linter >$(CACHE)/contracts.log 2>&1 \
 	    || { cat $(CACHE)/contracts.log; exit 1; }
 
-# A file's tests stay together: what it starts once is started once. Two processes, because that
-# is what the smallest machine we develop on has cores for.
-PYTEST := python -m pytest --quiet -n 2 --dist loadfile
+# A file's tests stay together: what it starts once is started once. Three processes on the two
+# cores of the smallest machine we develop on, because tests wait for others half of their time.
+PYTEST := python -m pytest --quiet -n 3 --dist loadfile
 
 .PHONY: test
 test: setup tools lint types contracts ## Everything that must hold before a change lands
