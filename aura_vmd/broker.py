@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -118,10 +118,13 @@ class Broker:
 
     async def _answer(self, request: web.BaseRequest, call: Call, path: str) -> web.StreamResponse:
         call.path = path.partition("?")[0]
-        permit = self._permit(request, call, path)
+        self._permit(request, call, path)
         body = await read_body(
             request, limit=self._limits.request_body, seconds=self._limits.body_seconds
         )
+        # Again: an agent that is slow with its body must not use what was meanwhile taken away,
+        # and whose deletion this machine has acknowledged.
+        permit = self._permit(request, call, path)
         outgoing = place(
             permit.binding,
             permit.payload.fields,
@@ -187,7 +190,8 @@ class Broker:
 
     async def settle(self) -> None:
         """Wait until what was spent is counted, and what was done recorded; at shutdown."""
-        await asyncio.gather(*self._unfinished, return_exceptions=True)
+        while self._unfinished:  # what is counted may leave a line to be recorded
+            await asyncio.gather(*self._unfinished, return_exceptions=True)
 
     def _permit(self, request: web.BaseRequest, call: Call, path: str) -> Permit:
         if "Content-Encoding" in request.headers or "Upgrade" in request.headers:
@@ -263,10 +267,14 @@ class Broker:
         call.problem = problem(error)["type"].rpartition(":")[2]
         outcome = "refused" if call.status is None else "withheld"
         entry = call.entry(outcome)
-        await self._actions.record(entry)
-        if isinstance(error, PermissionDenied):
-            await self._refusals.record(entry)
+        # To its end: an agent that hangs up at once must not keep a refusal from its owner.
+        await self._finish(self._tell(entry, refused=isinstance(error, PermissionDenied)))
         return problem_response(error)
+
+    async def _tell(self, entry: Mapping[str, Any], *, refused: bool) -> None:
+        await self._actions.record(entry)
+        if refused:
+            await self._refusals.record(entry)
 
 
 def _response(response: web.StreamResponse, answer: aiohttp.ClientResponse) -> web.StreamResponse:

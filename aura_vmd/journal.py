@@ -69,7 +69,16 @@ class Journal:
         # Where all of it is still of use, it is not rewritten for each line to come.
         self._max_bytes = max(self._max_bytes, 2 * len(whole))
         self._size = len(whole)
-        return partial(write_durably, self._path, whole)
+        return partial(self._replace, whole)
+
+    def _replace(self, whole: bytes) -> None:
+        try:
+            write_durably(self._path, whole)
+        except OSError:
+            # The earlier file is still there, and may end in half a line: the next write tries
+            # again, because a line that is appended to a half one is lost with it.
+            self._size = self._max_bytes
+            raise
 
     def _append(self, lines: bytes) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field, JsonValue
 from starlette.requests import Request
@@ -31,9 +31,6 @@ from aura_control.services.disconnect import disconnect
 from aura_control.services.lifetime import renews_at
 from aura_control.services.links import make_link
 from aura_control.services.receipts import receipt_of
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "connect_by_fields",

@@ -72,7 +72,9 @@ def _by_browser(
     with output.console.status("waiting for the browser"):
         while time.monotonic() < deadline:
             now = find(api, provider)
-            if now and now["state"] == "connected" and now["connected_at"] != before:
+            # Whatever its state has become since: access that is short and cannot be renewed is
+            # "expiring" from the first moment on.
+            if now and now["connected_at"] not in (None, before):
                 return now
             time.sleep(1.0)  # a person is clicking; nothing else tells when they are done
     raise output.fail(
@@ -132,4 +134,4 @@ def print_receipt(output: Output, receipt: dict[str, Any]) -> None:
         words = [line["state"], line.get("at") or "", line.get("detail") or ""]
         output.line(f"  machine {line['instance_id'][:8]}: {' '.join(filter(None, words))}")
     if not receipt.get("complete", True):
-        output.line("  It goes on: 'aura connections list --json' shows the receipt as it grows.")
+        output.line("  It goes on: 'aura connections show' has the receipt as it grows.")

@@ -108,10 +108,14 @@ class _Checked(httpcore.AsyncNetworkBackend, ABC):
         """Raises :class:`AddressRefused` when no address of the host may be connected to."""
         ends = monotonic() + (60.0 if timeout is None else timeout)
         last: Exception | None = None
-        for address in await self._addresses(host, port, ends):
+        addresses = await self._addresses(host, port, ends)
+        for after, address in zip(reversed(range(len(addresses))), addresses, strict=True):
+            left = max(0.001, ends - monotonic())
+            # One that answers nothing at all (IPv6 that leads nowhere) leaves time for the others.
+            patience = left / 2 if after else left
             try:
                 return await self._inner.connect_tcp(
-                    address, port, max(0.001, ends - monotonic()), local_address, socket_options
+                    address, port, patience, local_address, socket_options
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 last = error

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpcore
 import httpx
 import pytest
 
@@ -122,6 +123,30 @@ async def test_of_several_addresses_those_that_are_refused_are_passed_over(serve
     names = Names(("169.254.169.254", "127.0.0.1"))
     async with client(names, private_hosts=["inside.example"]) as http:
         await fetch(http, "GET", f"http://inside.example:{server.port}/")
+    assert server.connections == 1
+
+
+async def test_an_address_that_answers_nothing_leaves_time_for_the_next(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of IPv6 does where only a part of the way knows it."""
+    given: list[float] = []
+    connect = httpcore.AnyIOBackend.connect_tcp
+
+    async def connecting(
+        backend: httpcore.AnyIOBackend, host: str, port: int, seconds: float, *more: Any
+    ) -> httpcore.AsyncNetworkStream:
+        given.append(seconds)
+        if host == "127.0.0.2":
+            raise httpcore.ConnectTimeout
+        return await connect(backend, host, port, seconds, *more)
+
+    monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", connecting)
+    names = Names(("127.0.0.2", "127.0.0.1"))
+    async with client(names, private_hosts=["inside.example"]) as http:
+        await fetch(http, "GET", f"http://inside.example:{server.port}/")
+    first, second = given
+    assert first <= 5 < second <= 10
     assert server.connections == 1
 
 

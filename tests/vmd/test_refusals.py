@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from aura_vmd.actions import ActionLog
 from aura_vmd.refusals import Refusals
 from tests.vmd.control_plane import Control, until
 from tests.vmd.harness import TOKEN, Machine, Provider, ask, enrolled
@@ -49,6 +52,32 @@ async def test_a_refused_call_is_told_with_its_rule(connected: Machine, provider
         lambda: len(connected.control.heartbeats) > before + 1, changed=connected.control.changed
     )
     assert "refused" not in connected.control.heartbeats[-1]
+
+
+async def test_hanging_up_keeps_no_refusal_out_of_the_audit_log(
+    connected: Machine, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taking = Taking(connected.control)
+    under_way, go_on, append = threading.Event(), threading.Event(), ActionLog._append
+
+    def held(log: ActionLog, lines: bytes) -> None:
+        under_way.set()
+        go_on.wait()
+        append(log, lines)
+
+    monkeypatch.setattr(ActionLog, "_append", held)
+    try:
+        call = asyncio.create_task(ask(connected, "/v1/mailer/mail/send", method="POST"))
+        await asyncio.to_thread(under_way.wait)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        # By this answer the daemon has seen the other caller go.
+        assert (await ask(connected, "/v1"))[0] == 200
+    finally:
+        go_on.set()
+    await until(lambda: taking.taken, changed=connected.control.changed)
+    assert taking.taken[0]["rule"] == "scope:email:send"
+    assert provider.calls == []
 
 
 async def test_lost_answers_and_restarts_lose_and_repeat_nothing(

@@ -85,6 +85,17 @@ def test_names_go_beyond_a_page(
     assert list(store.names(f"s3://{bucket}/p", "")) == [*wanted, "u/1.json"]
 
 
+def test_keys_that_are_no_names_are_passed_over(
+    store: S3Checkpoints, place: str, bucket: str, aws: Callable[[str], Any]
+) -> None:
+    """One of them must not keep an operator from verifying: what is listed can be asked for."""
+    store.put(place, NAME, b"one")
+    (key,) = (found["Key"] for found in aws("s3").list_objects_v2(Bucket=bucket)["Contents"])
+    for stray in ("", "a b", "../x"):
+        aws("s3").put_object(Bucket=bucket, Key=key.replace(NAME, f"tenant-1/{stray}"), Body=b"x")
+    assert list(store.names(place, "tenant-1/")) == [NAME]
+
+
 def test_several_processes_put_the_same(store: S3Checkpoints, bucket: str) -> None:
     place = f"s3://{bucket}"
     with ThreadPoolExecutor(4) as pool:

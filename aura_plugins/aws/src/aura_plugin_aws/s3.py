@@ -87,7 +87,8 @@ class S3Checkpoints:
 
     def names(self, place: str, prefix: str) -> Iterator[str]:
         """Needs ``s3:ListBucket``. S3 lists in the order of UTF-8 (ListObjectsV2), which for the
-        letters that names have is the order of ``sorted``."""
+        letters that names have is the order of ``sorted``. Keys that are no names (the empty object
+        that a console makes for a folder) are passed over."""
         bucket, folder = _bucket_and_folder(place)
         if not _PREFIX.fullmatch(prefix):
             raise ConfigurationError("The beginning of a checkpoint's name has another form.")
@@ -97,7 +98,9 @@ class S3Checkpoints:
         )
         while (page := self._next(pages, bucket)) is not None:
             for listed in page.get("Contents", ()):
-                yield listed["Key"].removeprefix(folder)
+                name = listed["Key"].removeprefix(folder)
+                if _PATH.fullmatch(name):
+                    yield name
 
     def _put(self, bucket: str, key: str, content: bytes) -> str | None:
         client = self._clients.get("s3")
