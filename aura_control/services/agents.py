@@ -151,7 +151,9 @@ async def update(
     Raises NotFound and InvalidInput.
     """
     async with services.database.transaction() as tx:
-        agent = await own(tx, principal, agent_id)
+        # Permissions are merged into those that there are: of two changes at once neither may put
+        # back what the other took away.
+        agent = await own(tx, principal, agent_id, to_change=True)
         if "integrations" in changes.fields:
             _check_integrations(services, changes.integrations)
         values = _values(agent, changes)
@@ -218,9 +220,13 @@ async def start_destroying(
         await services.workflows.send(provision_id(instance.id), PROGRESS, "stop")
 
 
-async def own(tx: Transaction, principal: Principal, agent_id: str) -> Agent:
+async def own(
+    tx: Transaction, principal: Principal, agent_id: str, *, to_change: bool = False
+) -> Agent:
     """The agent, if it is the user's own. Raises NotFound."""
-    agent = await tx.agents.get(tenant_id=principal.tenant_id, agent_id=agent_id)
+    agent = await tx.agents.get(
+        tenant_id=principal.tenant_id, agent_id=agent_id, to_change=to_change
+    )
     if agent.user_id != principal.user_id:
         raise NotFound("There is no such agent.")
     return agent

@@ -27,6 +27,7 @@ from aura_core.wire import ControlKeys, check_signature
 
 __all__ = ["Exported", "export_log", "verify_export"]
 
+_LAST = 2**53 - 1
 _KIND = "aura-audit-export"
 
 _HEADER = {"kind": str, "v": int, "tenant_id": str, "checkpoints": list}
@@ -54,13 +55,13 @@ async def export_log(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Exported:
-    """Writes the entries from ``since`` on and before ``until``, verifying the log up to there.
+    """Writes the entries from the first one of ``since`` or later to the last one before the first
+    of ``until`` or later, verifying the log up to there.
 
     A log that does not verify is exported all the same, and the last line says what was found: it
     is evidence. Raises NotFound, and the errors of the place.
     """
     witness = await place.witness(tenant_id, signers, raw=True)
-    begin, end = ("" if since is None else iso(since)), ("~" if until is None else iso(until))
     hashing = hashlib.sha256()
 
     def line(document: Mapping[str, Any]) -> None:
@@ -73,20 +74,28 @@ async def export_log(
         anchor = await tx.audit.anchor(tenant_id)
         if anchor is None:
             raise NotFound("The tenant's audit log has no anchor.")
-        line(_header(anchor, witness, begin, end))
+        begin, end = 0, _LAST
+        if since is not None:
+            begin = await tx.audit.first_from(tenant_id, since) or _LAST
+        if until is not None:
+            end = await tx.audit.first_from(tenant_id, until) or _LAST
+        line(
+            {
+                **_header(anchor, witness, begin, end),
+                "since": None if since is None else iso(since),
+                "until": None if until is None else iso(until),
+            }
+        )
         chain = Chain.after(anchor, key)
         whole = key is None or anchor.proves(key)
         state = AuditState.WHOLE if whole else AuditState.ALTERED
         entries = 0
-        async with aclosing(tx.audit.links(tenant_id)) as pages:
+        async with aclosing(tx.audit.links(tenant_id, until=end - 1)) as pages:
             async for page in pages:
                 for link in page:
-                    at = link.at.decode(errors="replace")
-                    if at >= end:
-                        continue
                     if state is AuditState.WHOLE:
                         state = chain.take(link) or state
-                    if at >= begin:
+                    if link.seq >= begin:
                         line(_entry(link))
                         entries += 1
     ended = {"entries": entries, "state": state.value, "signer_kid": signing.signer_kid}
@@ -96,18 +105,14 @@ async def export_log(
     return Exported(tenant_id=tenant_id, entries=entries, state=state)
 
 
-def _header(anchor: Anchor, witness: Witness, begin: str, end: str) -> dict[str, Any]:
+def _header(anchor: Anchor, witness: Witness, begin: int, end: int) -> dict[str, Any]:
     return {
         "kind": _KIND,
         "v": 1,
         "tenant_id": anchor.tenant_id,
-        "since": begin or None,
-        "until": None if end == "~" else end,
         "anchor": {"seq": anchor.seq, "mac": anchor.mac, "retention_days": anchor.retention_days},
         "checkpoints": [
-            load_object(witness.raw[seq])
-            for seq, checkpoint in witness.attested.items()
-            if begin <= checkpoint.at < end
+            load_object(witness.raw[seq]) for seq in witness.attested if begin <= seq < end
         ],
     }
 

@@ -56,13 +56,15 @@ class Agents(Repository):
         await self._audit(tenant_id, agent.id, "agent.created", actor, {"name": name})
         return agent
 
-    async def get(self, *, tenant_id: str, agent_id: str) -> Agent:
-        """Raises NotFound, for a deleted agent too."""
-        agent = await self._one(
-            select(Agent).where(
-                Agent.id == agent_id, Agent.tenant_id == tenant_id, Agent.deleted_at.is_(None)
-            )
+    async def get(self, *, tenant_id: str, agent_id: str, to_change: bool = False) -> Agent:
+        """Raises NotFound, for a deleted agent too. ``to_change`` keeps others from changing it
+        until the transaction ends: what is written depends on what is read here."""
+        query = select(Agent).where(
+            Agent.id == agent_id, Agent.tenant_id == tenant_id, Agent.deleted_at.is_(None)
         )
+        if to_change:
+            query = query.with_for_update(key_share=True)
+        agent = await self._one(query)
         if agent is None:
             raise NotFound("There is no such agent.")
         return agent

@@ -111,6 +111,15 @@ class Audit(Repository):
         row = await self._one(select(table).where(table.tenant_id == tenant_id))
         return None if row is None else anchor_of(row)
 
+    async def first_from(self, tenant_id: str, moment: datetime) -> int | None:
+        """The ``seq`` of the chain's first entry of that time or later. A later entry may carry an
+        earlier time: a time is when a transaction began, the order that in which they ended."""
+        return await self._one(
+            select(func.min(AuditLog.seq)).where(
+                AuditLog.tenant_id == tenant_id, AuditLog.at >= moment
+            )
+        )
+
     async def key(self, tenant_id: str) -> bytes | None:
         """The key of the tenant's chain, None once the tenant is shredded. Raises NotFound, and
         EnvelopeError where there is a key that does not open."""

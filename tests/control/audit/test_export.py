@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -63,6 +63,22 @@ async def test_a_part_by_time(log: Log) -> None:
     assert verify_export(lines, log.signers).state is S.WHOLE
     empty = (await exported(log, since=datetime(2030, 1, 1, tzinfo=UTC)))[1]
     assert verify_export(empty, log.signers).entries == 0
+
+
+async def test_a_part_is_cut_by_the_order_of_the_chain(log: Log) -> None:
+    """A time is when a transaction began, and a longer one ends behind a shorter one."""
+    await log.live()
+    until = log.clock()
+    for minutes in (1, -2, 3):  # the second of these began before ``until``
+        log.clock.forward(minutes=minutes)
+        async with log.database.transaction() as tx:
+            await tx.audit.append(TENANT, action="late", actor="system", target="x")
+    done, lines = await exported(log, until=until)
+    assert all(b'"late' not in line for line in lines)
+    assert (done.state, verify_export(lines, log.signers).state) == (S.WHOLE, S.WHOLE)
+    done, lines = await exported(log, since=until + timedelta(seconds=30))
+    assert (done.state, done.entries) == (S.WHOLE, 3)
+    assert verify_export(lines, log.signers).state is S.WHOLE
 
 
 Change = Callable[[list[bytes]], Sequence[bytes]]

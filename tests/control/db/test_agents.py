@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from aura_control.db.engine import Database
@@ -20,13 +22,35 @@ async def test_an_agent_is_listed_for_its_user(
     assert listed.permissions == {"scopes": ["email:read"]}
 
 
+async def test_who_reads_to_change_waits_for_who_changes(database: Database, agent: Agent) -> None:
+    common = {"tenant_id": "t1", "actor": "user:u1"}
+    read = asyncio.Event()
+
+    async def add(scope: str) -> None:
+        async with database.transaction() as tx:
+            found = await tx.agents.get(tenant_id="t1", agent_id=agent.id, to_change=True)
+            read.set()
+            await asyncio.sleep(0.05)  # what the other one would read meanwhile
+            scopes = [*found.permissions["scopes"], scope]
+            await tx.agents.update(
+                **common, agent_id=agent.id, changes={"permissions": {"scopes": scopes}}
+            )
+
+    first = asyncio.create_task(add("email:send"))
+    await read.wait()
+    await asyncio.gather(first, add("files:read"))
+    async with database.reading() as tx:
+        now = await tx.agents.get(tenant_id="t1", agent_id=agent.id)
+    assert now.permissions == {"scopes": ["email:read", "email:send", "files:read"]}
+
+
 async def test_another_tenants_agent_is_not_found(
     database: Database, world: World, agent: Agent
 ) -> None:
     common = {"tenant_id": "t2", "agent_id": agent.id}
     async with database.transaction() as tx:
         with pytest.raises(NotFound):
-            await tx.agents.get(**common)
+            await tx.agents.get(tenant_id="t2", agent_id=agent.id)
         with pytest.raises(NotFound):
             await tx.agents.update(**common, changes={"name": "Eve"}, actor="user:u2")
         with pytest.raises(NotFound):
