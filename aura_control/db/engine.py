@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -10,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import URL, Connection, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
     AsyncEngine,
     AsyncSession,
     async_sessionmaker,
@@ -32,6 +35,7 @@ _WAIT_SECONDS = 30
 """How long a transaction waits for another one: SQLite's writer, or a row lock."""
 
 _ERASE_WAIT_MS = 500
+_ERASE_LOCK_MS = 200
 
 _READ_ONLY = "aura_read_only"
 
@@ -119,6 +123,28 @@ def _open_sqlite(url: URL) -> AsyncEngine:
     return engine
 
 
+async def _write_anew(writer: AsyncConnection, table: str) -> bool:
+    """Whether the table was written anew, and without any old version of a row."""
+    driver: Any = (await writer.get_raw_connection()).driver_connection
+    kept: list[int] = []
+
+    def noticed(notice: Any) -> None:
+        # "1 dead row versions cannot be removed yet.": a number first, in every language.
+        if found := re.match(r"\d+", notice.message_detail or ""):
+            kept.append(int(found[0]))
+
+    driver.add_notice_handler(noticed)
+    try:
+        await writer.exec_driver_sql(f'VACUUM (FULL, VERBOSE) "{table}"')
+    except OperationalError as error:
+        if isinstance(error.orig, LockNotAvailable):
+            return False
+        raise
+    finally:
+        driver.remove_notice_handler(noticed)
+    return kept == [0]
+
+
 def _refuse_unit_of_work(session: Session, _context: object, _instances: object) -> None:
     """Rows are for reading: a change of one would be a state change without its audit entry."""
     if session.new or session.dirty or session.deleted:
@@ -189,14 +215,20 @@ class Database:
 
         SQLite overwrites what it deletes (``secure_delete``), but its write-ahead log holds pages
         from before: it is emptied. PostgreSQL keeps old versions of rows: the table is written
-        anew. Its write-ahead log, and backups of either, are the operator's.
+        anew, which takes along what a transaction that is older may still want to see, whatever
+        table it reads. Its write-ahead log, and backups of either, are the operator's.
         """
         if self.dialect == "sqlite":
             return await self._empty_log()
         async with self._engine.connect() as writer:
             await writer.execution_options(isolation_level="AUTOCOMMIT")
-            await writer.exec_driver_sql(f'VACUUM FULL "{table}"')
-        return True
+            # Every transaction that comes meanwhile queues behind this one, which waits for those
+            # that read the table now: a backup may do so for hours. Rather often than long.
+            await writer.exec_driver_sql(f"SET lock_timeout = {_ERASE_LOCK_MS}")
+            try:
+                return await _write_anew(writer, table)
+            finally:
+                await writer.exec_driver_sql("RESET lock_timeout")
 
     async def _empty_log(self) -> bool:
         async with self._engine.connect() as reserved:
