@@ -74,8 +74,15 @@ class Refreshes(ConnectionRows):
         )
 
     async def open_intents(self) -> Sequence[Connection]:
-        """Connections of all tenants whose refresh was begun and not finished, oldest first."""
-        query = self._rows().where(ConnectionStatus.refresh_generation.is_not(None))
+        """Connections of all tenants whose refresh was begun and not finished, oldest first.
+
+        Without those that were put off since: their process lived to say when to ask again, and
+        after an hour of a provider's silence they may be all of its connections.
+        """
+        query = self._rows().where(
+            ConnectionStatus.refresh_generation.is_not(None),
+            ConnectionStatus.renew_at <= self._now,
+        )
         return await self._connections(
             query.order_by(ConnectionStatus.refresh_started_at, Integration.id)
         )
