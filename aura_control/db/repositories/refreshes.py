@@ -124,6 +124,18 @@ class Refreshes(ConnectionRows):
             return True
         return await self._connection(self._rows(tenant_id).where(*mine)) is not None
 
+    async def lock(self, *, tenant_id: str, connection_id: str) -> None:
+        """Holds the connection until the transaction ends, for whoever takes other rows before
+        writing it: every writer has this one first. On SQLite there is one writer."""
+        if self._session.get_bind().dialect.name == "sqlite":
+            return
+        status = ConnectionStatus
+        await self._one(
+            select(status.integration_id)
+            .where(status.integration_id == connection_id, status.tenant_id == tenant_id)
+            .with_for_update()
+        )
+
     async def apply_refresh(
         self,
         *,
