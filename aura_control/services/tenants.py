@@ -106,6 +106,8 @@ class TenantRemover:
                 await self.advance(tenant)
             except AuraError as error:
                 _log.warning("deleting_tenant_waits", tenant_id=tenant.id, reason=error.message)
+            except Exception:  # noqa: BLE001 - it must not keep the other tenants from going
+                _log.exception("deleting_tenant_failed", tenant_id=tenant.id)
 
     async def advance(self, tenant: Tenant) -> None:
         """Does what can be done now; every part of it may be repeated."""
