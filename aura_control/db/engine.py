@@ -69,7 +69,11 @@ def database_url(text: str) -> URL:
 
 
 def open_engine(text: str) -> AsyncEngine:
-    """An engine for ``text``, set up so that a commit that returned is on the disk."""
+    """An engine for ``text``, set up so that a commit that returned is on the disk.
+
+    Its errors do not repeat what a statement was given: that may be a tenant's salt, and whoever
+    prints an error that nobody expected would keep it for longer than the tenant does.
+    """
     url = database_url(text)
     if url.get_backend_name() == "sqlite":
         return _open_sqlite(url)
@@ -77,6 +81,7 @@ def open_engine(text: str) -> AsyncEngine:
     return create_async_engine(
         url,
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={
             "connect_timeout": 10,
             "options": f"-c statement_timeout={limit} -c lock_timeout={limit}"
@@ -90,7 +95,9 @@ def _open_sqlite(url: URL) -> AsyncEngine:
     path = Path(str(url.database)).absolute()
     path.touch(mode=0o600)
     engine = create_async_engine(
-        url, async_creator=partial(sqlite.connect, path, wait_seconds=_WAIT_SECONDS)
+        url,
+        async_creator=partial(sqlite.connect, path, wait_seconds=_WAIT_SECONDS),
+        hide_parameters=True,
     )
 
     @event.listens_for(engine.sync_engine, "connect")
