@@ -203,6 +203,24 @@ async def test_a_death_after_the_shredding_is_made_good(
     assert (await deleted(world)).deleted_at is not None
 
 
+async def test_who_reads_for_long_is_asked_for_seldom(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    async def refused(table: str) -> bool:
+        tries.append(table)
+        return False
+
+    await ask(world)
+    monkeypatch.setattr(world.services.database, "erase", refused)
+    remover = TenantRemover(world.services)
+    for _ in range(5):
+        await remover.look()
+    assert tries == ["tenants"]
+    assert (await tenant(world)).deleted_at is None
+
+
 async def test_a_tenant_that_fails_keeps_no_other_from_going(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
