@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -10,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import URL, Connection, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
     AsyncEngine,
     AsyncSession,
     async_sessionmaker,
@@ -32,6 +35,7 @@ _WAIT_SECONDS = 30
 """How long a transaction waits for another one: SQLite's writer, or a row lock."""
 
 _ERASE_WAIT_MS = 500
+_ERASE_LOCK_MS = 200
 
 _READ_ONLY = "aura_read_only"
 
@@ -65,7 +69,11 @@ def database_url(text: str) -> URL:
 
 
 def open_engine(text: str) -> AsyncEngine:
-    """An engine for ``text``, set up so that a commit that returned is on the disk."""
+    """An engine for ``text``, set up so that a commit that returned is on the disk.
+
+    Its errors do not repeat what a statement was given: that may be a tenant's salt, and whoever
+    prints an error that nobody expected would keep it for longer than the tenant does.
+    """
     url = database_url(text)
     if url.get_backend_name() == "sqlite":
         return _open_sqlite(url)
@@ -73,6 +81,7 @@ def open_engine(text: str) -> AsyncEngine:
     return create_async_engine(
         url,
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={
             "connect_timeout": 10,
             "options": f"-c statement_timeout={limit} -c lock_timeout={limit}"
@@ -86,7 +95,9 @@ def _open_sqlite(url: URL) -> AsyncEngine:
     path = Path(str(url.database)).absolute()
     path.touch(mode=0o600)
     engine = create_async_engine(
-        url, async_creator=partial(sqlite.connect, path, wait_seconds=_WAIT_SECONDS)
+        url,
+        async_creator=partial(sqlite.connect, path, wait_seconds=_WAIT_SECONDS),
+        hide_parameters=True,
     )
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -117,6 +128,28 @@ def _open_sqlite(url: URL) -> AsyncEngine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+async def _write_anew(writer: AsyncConnection, table: str) -> bool:
+    """Whether the table was written anew, and without any old version of a row."""
+    driver: Any = (await writer.get_raw_connection()).driver_connection
+    kept: list[int] = []
+
+    def noticed(notice: Any) -> None:
+        # "1 dead row versions cannot be removed yet.": a number first, in every language.
+        if found := re.match(r"\d+", notice.message_detail or ""):
+            kept.append(int(found[0]))
+
+    driver.add_notice_handler(noticed)
+    try:
+        await writer.exec_driver_sql(f'VACUUM (FULL, VERBOSE) "{table}"')
+    except OperationalError as error:
+        if isinstance(error.orig, LockNotAvailable):
+            return False
+        raise
+    finally:
+        driver.remove_notice_handler(noticed)
+    return kept == [0]
 
 
 def _refuse_unit_of_work(session: Session, _context: object, _instances: object) -> None:
@@ -189,14 +222,20 @@ class Database:
 
         SQLite overwrites what it deletes (``secure_delete``), but its write-ahead log holds pages
         from before: it is emptied. PostgreSQL keeps old versions of rows: the table is written
-        anew. Its write-ahead log, and backups of either, are the operator's.
+        anew, which takes along what a transaction that is older may still want to see, whatever
+        table it reads. Its write-ahead log, and backups of either, are the operator's.
         """
         if self.dialect == "sqlite":
             return await self._empty_log()
         async with self._engine.connect() as writer:
             await writer.execution_options(isolation_level="AUTOCOMMIT")
-            await writer.exec_driver_sql(f'VACUUM FULL "{table}"')
-        return True
+            # Every transaction that comes meanwhile queues behind this one, which waits for those
+            # that read the table now: a backup may do so for hours. Rather often than long.
+            await writer.exec_driver_sql(f"SET lock_timeout = {_ERASE_LOCK_MS}")
+            try:
+                return await _write_anew(writer, table)
+            finally:
+                await writer.exec_driver_sql("RESET lock_timeout")
 
     async def _empty_log(self) -> bool:
         async with self._engine.connect() as reserved:

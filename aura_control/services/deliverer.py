@@ -202,6 +202,8 @@ class OutboxDeliverer:
         except Exception:  # noqa: BLE001 - one of them spoils the transaction of all
             _log.exception("sealing_broke", size=len(rows))
             parcels = [one for row in rows for one in await self._packed_alone(row)]
+        if self._closing:
+            return  # nobody waits for further lanes; after the lease it is all due again
         for instance_id, some in groupby(parcels, key=lambda one: one.instance.id):
             lane = self._lane(pool, [*some])
             task = pool.tasks[instance_id] = asyncio.create_task(lane)

@@ -107,6 +107,10 @@ class Refresher:
             flight = self._flights.get(connection_id)
             if flight is None:
                 flight = self._take_off(tenant_id, connection_id, early)
+            elif early and flight.patient and connection_id not in self._holding:
+                # It waits for another process, up to ten minutes if that one was stopped. The
+                # sweep would spend its few places on such waits, and renew nothing else.
+                raise LockTaken("Another process of Aura is busy with this connection.")
             try:
                 return await asyncio.shield(flight.task)
             except LockTaken:

@@ -79,6 +79,8 @@ class RenewedTokens:
         deliver: bool,
     ) -> Connection:
         async with self._database.transaction() as tx:
+            # Before the seals are counted: whoever seals a connection again has its row by then.
+            await tx.integrations.lock(tenant_id=connection.tenant_id, connection_id=connection.id)
             slot = Slot(
                 connection_id=connection.id,
                 revision=tx.integrations.next_revision(connection.revision),

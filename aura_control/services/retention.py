@@ -6,7 +6,7 @@ import asyncio
 
 from aura_control.db.engine import Database
 from aura_control.logs import get_logger
-from aura_core.errors import AuraError, EnvelopeError
+from aura_core.errors import EnvelopeError
 
 __all__ = ["Pruner"]
 
@@ -53,7 +53,12 @@ class Pruner:
             async with self._database.reading() as tx:
                 due = await tx.retention.due(limit=_TENANTS)
             for tenant_id in due:
-                deleted += await self._prune(tenant_id)
+                try:
+                    deleted += await self._prune(tenant_id)
+                except Exception:  # noqa: BLE001 - rows can be made to raise anything
+                    # Those that are due after it must not keep their entries because of it.
+                    _log.exception("pruning_failed", tenant_id=tenant_id)
+                    await self._put_off(tenant_id)
             if len(due) < _TENANTS:
                 break
         return deleted
@@ -67,12 +72,13 @@ class Pruner:
                 deleted += step.deleted
                 if step.done:
                     break
-        except AuraError as error:
+        except EnvelopeError as error:
             # A closed log stays as it is. Any other says that the log was tampered with: what is
             # there is evidence, and looked at again tomorrow.
-            if not isinstance(error, EnvelopeError):
-                raise
             _log.warning("not_pruned", tenant_id=tenant_id, reason=error.message)
-            async with self._database.transaction() as tx:
-                await tx.retention.put_off(tenant_id)
+            await self._put_off(tenant_id)
         return deleted
+
+    async def _put_off(self, tenant_id: str) -> None:
+        async with self._database.transaction() as tx:
+            await tx.retention.put_off(tenant_id)

@@ -23,7 +23,7 @@ from aura_control.db.models import ConnectionState, PendingRevocation
 from aura_control.db.transaction import Transaction
 from aura_control.logs import get_logger
 from aura_control.ports import Clock, Locks
-from aura_control.services.keys import Vault
+from aura_control.services.keys import EnvelopeRefused, Vault
 from aura_control.services.providers import Providers, auth_id
 from aura_control.services.revocation_lines import for_all, line, merged
 from aura_core.adapter import Context, RevocationResult
@@ -232,6 +232,9 @@ class Revoker:
             )
         except KeyMissing as error:
             return for_all(row, "failed", error.message, retry=True)  # the operator may bring it
+        except EnvelopeRefused as error:  # what is connected now, which may be the same token
+            missing = isinstance(error.cause, KeyMissing)
+            return for_all(row, "failed", error.message, retry=missing)
         except EnvelopeError as error:
             return for_all(row, "failed", error.message)  # there is nothing that could be sent
         except AuraError as error:

@@ -33,6 +33,7 @@ OPERATOR = "operator"
 """How the audit log names who deletes a tenant."""
 
 _LOOKS_EVERY = 1.0
+_LONGEST_WAIT = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,9 @@ class TenantRemover:
         self._services = services
         self._every = every
         self._stop = asyncio.Event()
+        self._erases_at = 0.0
+        self._refused = 0
+        """Tries to erase in a row that somebody's reading kept from succeeding."""
 
     async def run(self) -> None:
         """Carries out what was asked for; a failure is logged and tried again."""
@@ -106,6 +110,8 @@ class TenantRemover:
                 await self.advance(tenant)
             except AuraError as error:
                 _log.warning("deleting_tenant_waits", tenant_id=tenant.id, reason=error.message)
+            except Exception:  # noqa: BLE001 - it must not keep the other tenants from going
+                _log.exception("deleting_tenant_failed", tenant_id=tenant.id)
 
     async def advance(self, tenant: Tenant) -> None:
         """Does what can be done now; every part of it may be repeated."""
@@ -116,10 +122,24 @@ class TenantRemover:
                 return
         self._services.vault.forget(tenant.id)
         # The salt was overwritten; now it goes from the database's other files, too.
-        if not await self._services.database.erase("tenants"):
+        if not await self._erased():
             return
         async with self._services.database.transaction() as tx:
             await tx.tenants.finish_deletion(tenant.id)
+
+    async def _erased(self) -> bool:
+        """Whether the salt is gone from the files. Who reads an older state may do so for hours, as
+        a backup does: each try costs the others a moment, so they become seldom."""
+        now = asyncio.get_running_loop().time()
+        if now < self._erases_at:
+            return False
+        if await self._services.database.erase("tenants"):
+            self._refused = 0
+            return True
+        wait = min(_LONGEST_WAIT, 2.0 ** min(self._refused, 10))
+        self._refused, self._erases_at = self._refused + 1, now + wait
+        _log.warning("erasing_waits_for_older_transactions", seconds=wait)
+        return False
 
     async def _end_machines(self, tenant: Tenant) -> None:
         async with self._services.database.reading() as tx:

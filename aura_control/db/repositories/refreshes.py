@@ -74,8 +74,15 @@ class Refreshes(ConnectionRows):
         )
 
     async def open_intents(self) -> Sequence[Connection]:
-        """Connections of all tenants whose refresh was begun and not finished, oldest first."""
-        query = self._rows().where(ConnectionStatus.refresh_generation.is_not(None))
+        """Connections of all tenants whose refresh was begun and not finished, oldest first.
+
+        Without those that were put off since: their process lived to say when to ask again, and
+        after an hour of a provider's silence they may be all of its connections.
+        """
+        query = self._rows().where(
+            ConnectionStatus.refresh_generation.is_not(None),
+            ConnectionStatus.renew_at <= self._now,
+        )
         return await self._connections(
             query.order_by(ConnectionStatus.refresh_started_at, Integration.id)
         )
@@ -116,6 +123,18 @@ class Refreshes(ConnectionRows):
             )
             return True
         return await self._connection(self._rows(tenant_id).where(*mine)) is not None
+
+    async def lock(self, *, tenant_id: str, connection_id: str) -> None:
+        """Holds the connection until the transaction ends, for whoever takes other rows before
+        writing it: every writer has this one first. On SQLite there is one writer."""
+        if self._session.get_bind().dialect.name == "sqlite":
+            return
+        status = ConnectionStatus
+        await self._one(
+            select(status.integration_id)
+            .where(status.integration_id == connection_id, status.tenant_id == tenant_id)
+            .with_for_update()
+        )
 
     async def apply_refresh(
         self,

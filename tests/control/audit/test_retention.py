@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from aura_control.db.chain import AuditState
 from aura_core.errors import EnvelopeError, InvalidInput, NotFound
-from tests.control.audit.log import TENANT, Log, lay_open
+from tests.control.audit.log import OTHER, TENANT, Log, lay_open
 from tests.control.db.world import connect
 
 
@@ -167,3 +167,27 @@ async def test_the_database_lets_go_of_the_pruned_part_only(log: Log) -> None:
             async with log.database.transaction() as tx:
                 await tx.session.execute(text(statement))
     assert (await log.verify()).state is AuditState.WHOLE
+
+
+async def test_a_log_that_cannot_be_walked_keeps_no_other_from_being_pruned(log: Log) -> None:
+    if log.database.dialect == "postgresql":
+        return  # its column takes nothing but times
+    for tenant_id in (TENANT, OTHER):
+        await log.write(5, tenant_id)
+    await log.checkpoint()
+    await lay_open(log.database)
+    async with log.database.transaction() as tx:
+        await tx.session.execute(
+            text("UPDATE audit_logs SET at = 'never' WHERE seq = 1 AND tenant_id = :t"),
+            {"t": TENANT},
+        )
+        await tx.session.execute(
+            text("UPDATE audit_anchors SET prune_due_at = '2000-01-01' WHERE tenant_id = :t"),
+            {"t": TENANT},
+        )
+    log.clock.forward(days=91)
+    assert await log.prune() > 5
+    async with log.database.reading() as tx:
+        left = {tenant_id: await log.rows(tx, tenant_id) for tenant_id in (TENANT, OTHER)}
+    assert [row["seq"] for row in left[TENANT]][:2] == [1, 2], "it is evidence"
+    assert [row["entry"] for row in left[OTHER] if "email_sent" in row["entry"]] == []

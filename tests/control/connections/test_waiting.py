@@ -23,7 +23,7 @@ from aura_core.errors import ProviderError, ReauthorizationRequired, RefreshFail
 from tests.control.connections.conftest import Control, Running
 from tests.control.connections.provider import Gate, answer_lost, answers
 from tests.control.connections.test_refresh import fresh, refresh
-from tests.control.connections.test_refreshers import second_refresher
+from tests.control.connections.test_refreshers import WatchedLocks, second_refresher
 from tests.control.connections.test_sweep import sweeper_of
 
 
@@ -124,6 +124,32 @@ async def test_the_sweep_leaves_alone_what_another_process_is_at(control: Contro
     needing = asyncio.create_task(control.services.refresher.refresh(**where))
     with pytest.raises(LockTaken):
         await asking
+    gate.opened.set()
+    assert (await needing).revision == (await other).revision
+    assert control.provider.count("/token") == 2
+
+
+async def test_the_sweep_does_not_wait_with_those_who_need_the_token(control: Control) -> None:
+    """A process that was stopped holds its locks for long: who needs the token waits for it, and
+    would take the sweep's places with them if the sweep joined."""
+    await control.connect()
+    control.clock.forward(minutes=59)
+    gate = Gate()
+    control.provider.faults.append(gate.fault)
+    connection = await control.connection()
+    where: dict[str, Any] = {
+        "tenant_id": connection.tenant_id,
+        "connection_id": connection.id,
+    }
+    other = asyncio.create_task(second_refresher(control).refresh(**where))
+    await gate.reached.wait()
+    locks = WatchedLocks(control.services.settings.data_dir / "locks")
+    refresher = second_refresher(control, locks)
+    needing = asyncio.create_task(refresher.refresh(**where))
+    await locks.waiting.wait()
+    async with asyncio.timeout(10):
+        with pytest.raises(LockTaken):
+            await refresher.refresh(**where, early=True)
     gate.opened.set()
     assert (await needing).revision == (await other).revision
     assert control.provider.count("/token") == 2

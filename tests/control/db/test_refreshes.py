@@ -33,6 +33,24 @@ async def _apply(database: Database, connection: Connection, token: str) -> bool
     return stored is not None
 
 
+async def test_an_intent_that_was_put_off_is_no_interrupted_one(
+    database: Database, world: World, clock: Clock
+) -> None:
+    made = await connect(database)
+    assert await _begin(database, made)
+    async with database.transaction() as tx:
+        assert await tx.integrations.postpone(
+            tenant_id="t1",
+            connection_id=made.id,
+            expected_revision=made.revision,
+            until=tx.now + timedelta(minutes=5),
+        )
+    for number in (0, 1):
+        async with database.reading() as tx:
+            assert len(await tx.integrations.open_intents()) == number
+        clock.forward(minutes=6)
+
+
 async def test_new_tokens_close_the_intent(database: Database, world: World) -> None:
     made = await connect(database)
     assert await _begin(database, made)

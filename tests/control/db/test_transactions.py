@@ -147,3 +147,13 @@ async def test_a_cancelled_writer_leaves_nothing_and_blocks_nobody(
         actions = [entry.action for entry in await tx.audit.entries(tenant_id=world.tenant_id)]
     assert "lost" not in actions
     assert actions[0] == "kept"
+
+
+async def test_an_error_does_not_repeat_what_it_was_given(database: Database, world: World) -> None:
+    salt = b"salt-that-nobody-may-read-4711-x"
+    with pytest.raises(DBAPIError) as caught:
+        async with database.transaction() as tx:
+            await tx.tenants.create(
+                tenant_id=world.tenant_id, name="again", kdf_salt=salt, actor="system"
+            )
+    assert salt.decode() not in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,40 @@ async def test_a_death_after_the_shredding_is_made_good(
     halfway = await tenant(world)
     assert (halfway.kdf_salt, halfway.deleted_at) == (None, None)
     assert (await deleted(world)).deleted_at is not None
+
+
+async def test_who_reads_for_long_is_asked_for_seldom(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[str] = []
+
+    async def refused(table: str) -> bool:
+        tries.append(table)
+        return False
+
+    await ask(world)
+    monkeypatch.setattr(world.services.database, "erase", refused)
+    remover = TenantRemover(world.services)
+    for _ in range(5):
+        await remover.look()
+    assert tries == ["tenants"]
+    assert (await tenant(world)).deleted_at is None
+
+
+async def test_a_tenant_that_fails_keeps_no_other_from_going(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = TenantRemover.advance
+
+    async def breaks(remover: TenantRemover, tenant: Tenant) -> None:
+        if tenant.id == "broken":
+            raise RuntimeError("a row that nobody expected")
+        await advance(remover, tenant)
+
+    monkeypatch.setattr(TenantRemover, "advance", breaks)
+    async with world.services.database.transaction() as tx:
+        salt = os.urandom(32)
+        await tx.tenants.create(tenant_id="broken", name="b", kdf_salt=salt, actor=OPERATOR)
+        await tx.tenants.begin_deletion("broken", actor=OPERATOR)
+    await ask(world)
+    assert (await deleted(world)).kdf_salt is None

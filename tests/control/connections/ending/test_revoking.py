@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from aura_control.services.keys import EnvelopeRefused
 from aura_core.adapter import Context, IntegrationAdapter, RevocationResult
 from aura_core.credentials import CredentialEnvelope
-from aura_core.errors import ProviderUnavailable
+from aura_core.errors import KeyMissing, ProviderUnavailable
 from tests.control.connections.conftest import Control, Running
 from tests.control.connections.ending.looking import PATH, only_sqlite, pending, receipt, revoked
 from tests.control.connections.provider import Gate
@@ -134,6 +135,35 @@ async def test_a_token_that_the_provider_gave_again_is_not_revoked(
     assert new["refresh_token"] == old["refresh_token"]
     assert all(control.provider.knows(token) for token in new.values())
     assert not control.provider.knows(old["access_token"])
+
+
+@only_sqlite
+async def test_the_new_tokens_key_may_be_away_for_a_while(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then nobody knows whether the old tokens are in use: they are neither revoked nor lost."""
+    await control.connect()
+    old = await control.secrets()
+    control.provider.revocable = False
+    async with control.client(control.ada) as caller:
+        await caller.delete(PATH)
+    await control.connect()
+    control.provider.revocable = True
+    connection = await control.connection()
+
+    async def away(*_: object, **__: object) -> CredentialEnvelope:
+        raise EnvelopeRefused(connection, KeyMissing("Master key m2 is not here.", kid="m2"))
+
+    control.clock.forward(hours=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(control.services.vault, "open_envelope", away)
+        await revoked(control, connection)
+    assert await pending(control) == 1
+    assert control.provider.knows(old["refresh_token"])
+    control.clock.forward(hours=1)
+    await revoked(control, connection)
+    assert await pending(control) == 0
+    assert not control.provider.knows(old["refresh_token"])
 
 
 class _Talkative(IntegrationAdapter):
