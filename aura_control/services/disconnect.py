@@ -20,7 +20,7 @@ from aura_control.services.connections import ConnectionView, find_connection, v
 from aura_control.services.keys import EnvelopeRefused, Vault
 from aura_control.services.refusals import record
 from aura_control.services.revocation import keep_tokens
-from aura_core.errors import AuraError, Conflict
+from aura_core.errors import AuraError, Conflict, KeyMissing
 
 if TYPE_CHECKING:
     from aura_control.composition import Services
@@ -69,14 +69,28 @@ async def disconnect(services: Services, principal: Principal, provider: str) ->
         return await view_of(tx, newest)
 
 
-async def end_use(tx: Transaction, vault: Vault, connection: Connection, *, actor: str) -> bool:
+async def end_use(
+    tx: Transaction,
+    vault: Vault,
+    connection: Connection,
+    *,
+    actor: str,
+    waits_for_key: bool = False,
+) -> bool:
     """Takes the connection out of use, with its tokens kept to be revoked; False: it has another
-    revision by now."""
+    revision by now.
+
+    A credential that does not open ends unrevoked. Where only its key is missing here, that ends
+    a user's use at once, as they asked, and the receipt says so; ``waits_for_key`` raises
+    ``KeyMissing`` instead.
+    """
     try:
         envelope = await vault.open_envelope(tx, connection, renewing=True)
     except AuraError as error:
         # It does not open, so there is nothing to send anywhere. It ends all the same.
         if isinstance(error, EnvelopeRefused):
+            if waits_for_key and isinstance(error.cause, KeyMissing):
+                raise error.cause from error
             await record(tx, vault, error)
         secrets, words = {}, f"{error.message.rstrip('.')}. {_BY_HAND}"
     else:

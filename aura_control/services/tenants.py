@@ -162,7 +162,11 @@ class TenantRemover:
             ]
         for connection in found:
             async with self._services.database.transaction() as tx:
-                ended = await end_use(tx, self._services.vault, connection, actor=OPERATOR)
+                # Nobody waits for this: a key file that is not mounted must not leave a whole
+                # tenant's tokens unrevoked. A key that is gone is listed as destroyed.
+                ended = await end_use(
+                    tx, self._services.vault, connection, actor=OPERATOR, waits_for_key=True
+                )
             if ended:
                 tell(self._services, connection)
 

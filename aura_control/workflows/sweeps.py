@@ -124,8 +124,13 @@ class Sweeper:
         belong to a database that this one is an old copy of.
         """
         changed = 0
-        for compute in self._computes.values():
-            for machine in await compute.machines():
+        for name, compute in self._computes.items():
+            try:
+                machines = await compute.machines()
+            except Exception:  # noqa: BLE001 - a compute that is away keeps the others from nothing
+                _log.exception("compute_broke", compute=name)
+                continue
+            for machine in machines:
                 instance = await self._instance(machine.name)
                 if instance is None:
                     _log.warning("machine_unknown", machine=machine.name)

@@ -12,9 +12,11 @@ import pytest
 import respx
 
 from aura_control.bootstrap import load_vault, open_database
-from aura_control.db.models import Tenant
+from aura_control.db.models import ConnectionState, Tenant
+from aura_control.services.ring import RingFile
 from aura_control.services.tenants import OPERATOR, TenantRemover, progress_of
 from aura_core.errors import Conflict, EnvelopeError
+from aura_core.secret_stores import SecretStores
 from tests.control.machines.world import World
 
 KEY = "key-that-must-not-open-again-4711"
@@ -186,6 +188,32 @@ async def test_the_salt_stays_as_long_as_something_needs_it(
     await world.until_kind(agent["id"], "instance.destroyed")
     gone = await deleted(world)
     assert gone.kdf_salt is None
+
+
+async def test_tokens_wait_for_a_key_that_is_not_there_now(
+    world: World, provider: respx.Router
+) -> None:
+    """A key file that is not mounted must not leave a whole tenant's tokens unrevoked."""
+    vault = world.services.vault
+    file = RingFile(world.services.settings.keyring_path, SecretStores(dict))
+    before = file.read()
+    after = before.rotate()
+    file.write(after)
+    await vault.reload()
+    answer = await world.http.post("/api/integrations/notes", json={"api_key": KEY})
+    assert answer.status_code == 201
+    file.write(before)
+    await vault.reload()
+    await ask(world)
+    await TenantRemover(world.services).look()
+    async with world.services.database.reading() as tx:
+        (connection,) = await tx.integrations.list(
+            tenant_id=world.owner.tenant_id, user_id=world.owner.user_id
+        )
+    assert connection.state is ConnectionState.CONNECTED
+    file.write(after)
+    await vault.reload()
+    assert (await deleted(world)).kdf_salt is None
 
 
 async def test_a_death_after_the_shredding_is_made_good(

@@ -156,6 +156,23 @@ async def test_a_cancelled_provisioning_is_said_to_have_failed(world: World) -> 
     assert world.compute.table == {}
 
 
+class _Away:
+    async def machines(self) -> list[Any]:
+        raise ComputeError("The cloud does not answer.", retryable=True)
+
+
+async def test_a_compute_that_is_away_keeps_no_other_from_being_compared(world: World) -> None:
+    world.boots = False
+    agent = await world.deploy()
+    await world.until_state(agent["id"], "enrolling")
+    await world.engine.cancel(f"provision-{agent['instance']['id']}")
+    assert await world.sweeper.restart_lost(grace=0) == 1
+    await world.until_state(agent["id"], "failed")
+    world.sweeper._computes = {"away": _Away(), **world.sweeper._computes}  # type: ignore[dict-item]
+    assert await world.sweeper.compare_machines() == 1
+    assert world.compute.table == {}
+
+
 def switch_off(compute: Any, name: str) -> None:
     compute.table[name] = dataclasses.replace(compute.table[name], state="off", push_url=None)
 
